@@ -1,0 +1,44 @@
+/* A source: an ordered list of samples, each a JPEG and its masks.
+ *
+ * Kinds today: an SA-1B folder (sa_N.jpg with sa_N.json beside it, at any depth), or images alone
+ * (distillation needs no masks). The order is by file name, so a source is the same list everywhere.
+ */
+#ifndef RETORT_DATA_SOURCE_H
+#define RETORT_DATA_SOURCE_H
+
+#include "base/status.h"
+#include "data/rle.h"
+
+typedef struct Source Source;
+
+/* source_open: lists `root`.
+ * masks   true: every sample needs its json
+ * errors  E_FILE if root is missing; E_CONFIG if it holds no sample, saying what was looked for; E_FILE if
+ *         a sample lacks its json */
+Status source_open(const char *root, bool masks, Source **out);
+void source_close(Source *source);
+int64_t source_size(const Source *source);
+uint64_t source_sample_id(const Source *source, int64_t index); /* N of sa_N, else a hash of the name */
+const char *source_image_path(const Source *source, int64_t index);
+const char *source_mask_path(const Source *source, int64_t index); /* NULL for images alone */
+
+typedef struct Annotation {
+    Rle mask;             /* run lengths at the size of the image */
+    double bbox[4];       /* x, y, width, height as in the file (SA-1B: last pixel - first pixel), px */
+    double area;          /* px */
+} Annotation;
+
+typedef struct Annotations {
+    int64_t height, width; /* px */
+    Annotation *items;
+    int64_t n_items;
+    void *memory;
+} Annotations;
+
+/* annotations_read: an SA-1B json file, streamed.
+ * errors  E_FILE, E_FORMAT naming file, annotation and what is wrong (missing key, runs that do not sum to
+ *         height*width, size that differs from the image's, no annotation) */
+Status annotations_read(const char *path, Annotations **out);
+void annotations_free(Annotations *annotations);
+
+#endif
