@@ -101,6 +101,7 @@ typedef struct Graph {
     int n_modules, modules_capacity;
     char label[256];   /* current module path */
     bool backward;     /* nodes made now belong to the backward pass */
+    RegionId floor;    /* new nodes go into this region or deeper (differentiation inside a loop) */
     void *strings;     /* arena of names */
 } Graph;
 
