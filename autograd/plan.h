@@ -40,6 +40,7 @@ typedef struct Plan {
     Instr *program;
     int n_instrs;
     KernelCall *calls;   /* by node id; run == NULL for dead and view nodes */
+    int n_calls;
     size_t *offset;      /* by value id: place in the arena, of temporaries and inputs */
     size_t *scratch_offset; /* by node id */
     size_t arena_bytes;

@@ -1,0 +1,261 @@
+/* The executor: one arena, one flat program. See exec.h. */
+#include "autograd/exec.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "autograd/graph_edit.h"
+#include "base/memory.h"
+
+/* A call's operand whose address moves with the iteration of the loops around it. */
+typedef struct Patch {
+    void **slot;
+    char *base;
+    int64_t stride_bytes[REGION_MAX_DEPTH];
+} Patch;
+
+struct Exec {
+    Graph *graph;
+    Backend *backend;
+    Plan *plan;
+    char *arena;
+    Patch *patches;
+    int n_patches, patch_capacity;
+    int *first_patch; /* by node, n_nodes + 1 entries: patches [first_patch[n], first_patch[n+1]) */
+    int64_t iteration[REGION_MAX_DEPTH];
+    int *loop_start;  /* by region: instruction after its LOOP_BEGIN */
+    bool profiling;
+    NodeProfile *profile;
+};
+
+/* ---- addresses ---- */
+
+static char *base_address(const Exec *exec, ValueId value)
+{
+    ValueId base = graph_base(exec->graph, value);
+    const Value *v = &exec->graph->values[base];
+    if (v->kind == VALUE_STORE) {
+        assert(v->store->entries[v->entry].data);
+        return v->store->entries[v->entry].data;
+    }
+    return exec->arena + exec->plan->offset[base];
+}
+
+static void bind_operand(Exec *exec, ValueId value, Tensor *tensor)
+{
+    if (value == VALUE_NONE) return;
+    const Value *v = &exec->graph->values[value];
+    tensor->data = base_address(exec, value);
+    if (v->kind != VALUE_VIEW) return;
+    Patch patch = {.slot = &tensor->data, .base = tensor->data};
+    bool moves = false;
+    for (int depth = 0; depth < REGION_MAX_DEPTH; depth++) {
+        patch.stride_bytes[depth] = v->stride[depth] * (int64_t)dtype_size(v->dtype);
+        moves |= v->stride[depth] != 0;
+    }
+    if (!moves) return;
+    exec->patches = mem_grow(exec->patches, &exec->patch_capacity, exec->n_patches + 1, sizeof(Patch));
+    exec->patches[exec->n_patches++] = patch;
+}
+
+static void bind_addresses(Exec *exec)
+{
+    for (NodeId n = 0; n < exec->graph->n_nodes; n++) {
+        KernelCall *call = &exec->plan->calls[n];
+        exec->first_patch[n] = exec->n_patches;
+        if (!call->run) continue;
+        for (int i = 0; i < call->n_src; i++) bind_operand(exec, exec->graph->nodes[n].src[i], &call->src[i]);
+        for (int i = 0; i < call->n_dst; i++) bind_operand(exec, exec->graph->nodes[n].dst[i], &call->dst[i]);
+        call->scratch = exec->arena + exec->plan->scratch_offset[n];
+    }
+    exec->first_patch[exec->graph->n_nodes] = exec->n_patches;
+}
+
+/* ---- life ---- */
+
+Status exec_create(Graph *graph, Backend *backend, Exec **out)
+{
+    Exec *exec = mem_alloc(sizeof *exec);
+    exec->graph = graph;
+    exec->backend = backend;
+    Status status = OK;
+    TRY_GOTO(plan_build(graph, backend, &exec->plan), failed);
+    void *arena = NULL;
+    if (exec->plan->arena_bytes > 0)
+        TRY_GOTO(backend->alloc(backend, exec->plan->arena_bytes, &arena), failed);
+    exec->arena = arena;
+    exec->first_patch = mem_alloc(((size_t)graph->n_nodes + 1) * sizeof(int));
+    exec->loop_start = mem_alloc((size_t)graph->n_regions * sizeof(int));
+    exec->profile = mem_alloc((size_t)graph->n_nodes * sizeof(NodeProfile));
+    for (int i = 0; i < exec->plan->n_instrs; i++)
+        if (exec->plan->program[i].kind == INSTR_LOOP_BEGIN)
+            exec->loop_start[exec->plan->program[i].id] = i + 1;
+    bind_addresses(exec);
+    *out = exec;
+    return OK;
+failed:
+    exec_destroy(exec);
+    return status;
+}
+
+void exec_destroy(Exec *exec)
+{
+    if (!exec) return;
+    if (exec->arena) exec->backend->free(exec->backend, exec->arena, exec->plan->arena_bytes);
+    plan_destroy(exec->plan);
+    free(exec->patches);
+    free(exec->first_patch);
+    free(exec->loop_start);
+    free(exec->profile);
+    free(exec);
+}
+
+const Plan *exec_plan(const Exec *exec)
+{
+    return exec->plan;
+}
+
+/* ---- host access ---- */
+
+static size_t bytes_of(const Exec *exec, ValueId value)
+{
+    const Value *v = graph_value(exec->graph, value);
+    return (size_t)shape_elems(v->shape) * dtype_size(v->dtype);
+}
+
+Status exec_write(Exec *exec, ValueId input, const void *host)
+{
+    assert(graph_value(exec->graph, input)->kind == VALUE_INPUT);
+    return exec->backend->upload(exec->backend, base_address(exec, input), host, bytes_of(exec, input));
+}
+
+Status exec_read(Exec *exec, ValueId value, void *host)
+{
+    const Value *v = graph_value(exec->graph, value);
+    assert(v->output || v->kind == VALUE_INPUT || v->kind == VALUE_STORE);
+    return exec->backend->download(exec->backend, host, base_address(exec, value), bytes_of(exec, value));
+}
+
+/* ---- running ---- */
+
+static double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void apply_patches(Exec *exec, NodeId node)
+{
+    for (int i = exec->first_patch[node]; i < exec->first_patch[node + 1]; i++) {
+        Patch *patch = &exec->patches[i];
+        int64_t offset = 0;
+        for (int depth = 0; depth < REGION_MAX_DEPTH; depth++)
+            offset += exec->iteration[depth] * patch->stride_bytes[depth];
+        *patch->slot = patch->base + offset;
+    }
+}
+
+static Status run_node(Exec *exec, NodeId node)
+{
+    const KernelCall *call = &exec->plan->calls[node];
+    apply_patches(exec, node);
+    if (!exec->profiling) {
+        call->run(call);
+        return OK;
+    }
+    double start = now_seconds();
+    call->run(call);
+    Status status = exec->backend->wait(exec->backend);
+    exec->profile[node].seconds += now_seconds() - start;
+    exec->profile[node].runs++;
+    return status;
+}
+
+/* Position after a LOOP_END: back to the loop's start, or on. */
+static int next_after_loop(Exec *exec, RegionId region, int position)
+{
+    int64_t *iteration = &exec->iteration[exec->graph->regions[region].depth];
+    if (++*iteration < exec->graph->regions[region].count) return exec->loop_start[region];
+    *iteration = 0;
+    return position + 1;
+}
+
+static Status check_node(const Exec *exec, NodeId node);
+
+static Status run_program(Exec *exec, bool checked)
+{
+    memset(exec->iteration, 0, sizeof exec->iteration);
+    for (int i = 0; i < exec->plan->n_instrs;) {
+        Instr instr = exec->plan->program[i];
+        if (instr.kind == INSTR_LOOP_END) {
+            i = next_after_loop(exec, instr.id, i);
+            continue;
+        }
+        if (instr.kind == INSTR_RUN) {
+            TRY(run_node(exec, instr.id));
+            if (checked) TRY(check_node(exec, instr.id));
+        }
+        i++;
+    }
+    return exec->backend->wait(exec->backend);
+}
+
+Status exec_run(Exec *exec)
+{
+    return run_program(exec, false);
+}
+
+Status exec_run_checked(Exec *exec)
+{
+    return run_program(exec, true);
+}
+
+/* Index of the first element that is not finite; -1 if all are. */
+static int64_t first_nonfinite(const void *data, DType dtype, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double value;
+        tensor_convert(&value, DT_F64, (const char *)data + (size_t)i * dtype_size(dtype), dtype, 1);
+        if (!isfinite(value)) return i;
+    }
+    return -1;
+}
+
+static Status check_node(const Exec *exec, NodeId node)
+{
+    const KernelCall *call = &exec->plan->calls[node];
+    TRY(exec->backend->wait(exec->backend));
+    for (int d = 0; d < call->n_dst; d++) {
+        const Tensor *dst = &call->dst[d];
+        if (!dtype_is_float(dst->dtype)) continue;
+        void *host = mem_alloc(tensor_bytes(dst));
+        Status status = exec->backend->download(exec->backend, host, dst->data, tensor_bytes(dst));
+        int64_t bad = status == OK ? first_nonfinite(host, dst->dtype, shape_elems(dst->shape)) : -1;
+        free(host);
+        TRY(status);
+        if (bad < 0) continue;
+        char shape[64];
+        return status_fail(E_NUMERIC, "%s: %s%s wrote NaN or infinity first: destination %d (%s), element %lld, "
+                           "micro-batch %lld, chunk %lld", call->label[0] ? call->label : "step",
+                           op_info(call->op)->name, exec->graph->nodes[node].backward ? " (backward)" : "", d,
+                           shape_format(dst->shape, shape, sizeof shape), (long long)bad,
+                           (long long)exec->iteration[1], (long long)exec->iteration[2]);
+    }
+    return OK;
+}
+
+/* ---- profile ---- */
+
+void exec_profile(Exec *exec, bool on)
+{
+    exec->profiling = on;
+}
+
+const NodeProfile *exec_profile_of(const Exec *exec, NodeId node)
+{
+    return &exec->profile[node];
+}
