@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/text.h" /* nearest_name */
 
 typedef enum YamlKind { YAML_SCALAR, YAML_MAP, YAML_SEQUENCE } YamlKind;
 
@@ -45,8 +46,5 @@ Status yaml_int_list(Yaml *map, const char *key, int n, int64_t min, int64_t max
 
 /* yaml_check_all_seen: errors  E_CONFIG naming the first unseen key below `node` and the nearest known one. */
 Status yaml_check_all_seen(const Yaml *node);
-
-/* nearest_name: the candidate with the smallest edit distance to `name`; NULL if n is 0. */
-const char *nearest_name(const char *name, int n, const char *const *candidates);
 
 #endif
