@@ -302,14 +302,14 @@ static Status scalar_int(const Yaml *scalar, const char *key, int64_t min, int64
 
 Status yaml_int(Yaml *map, const char *key, int64_t min, int64_t max, int64_t *out)
 {
-    Yaml *scalar;
+    Yaml *scalar = NULL;
     TRY(get_kind(map, key, YAML_SCALAR, &scalar));
     return scalar_int(scalar, key, min, max, out);
 }
 
 Status yaml_double(Yaml *map, const char *key, double min, double max, double *out)
 {
-    Yaml *scalar;
+    Yaml *scalar = NULL;
     double value;
     TRY(get_kind(map, key, YAML_SCALAR, &scalar));
     if (!text_to_double(scalar->text, &value))
@@ -324,7 +324,7 @@ Status yaml_double(Yaml *map, const char *key, double min, double max, double *o
 
 Status yaml_text(Yaml *map, const char *key, const char **out)
 {
-    Yaml *scalar;
+    Yaml *scalar = NULL;
     TRY(get_kind(map, key, YAML_SCALAR, &scalar));
     *out = scalar->text;
     return OK;
@@ -332,7 +332,7 @@ Status yaml_text(Yaml *map, const char *key, const char **out)
 
 Status yaml_choice(Yaml *map, const char *key, const char *const *choices, int *out)
 {
-    Yaml *scalar;
+    Yaml *scalar = NULL;
     char list[256] = "";
     TRY(get_kind(map, key, YAML_SCALAR, &scalar));
     for (int i = 0; choices[i]; i++) {
@@ -349,7 +349,7 @@ Status yaml_choice(Yaml *map, const char *key, const char *const *choices, int *
 
 Status yaml_int_list(Yaml *map, const char *key, int n, int64_t min, int64_t max, int64_t *out)
 {
-    Yaml *list;
+    Yaml *list = NULL;
     TRY(get_kind(map, key, YAML_SEQUENCE, &list));
     if (list->n_items != n)
         return status_fail(E_CONFIG, "%s:%d: %s: has %d values, wanted %d", list->path, list->line, key,
