@@ -163,16 +163,6 @@ static void differentiate_region(Differentiation *d, Level *level)
     free(items);
 }
 
-static ValueId unit_seed(Graph *graph, ValueId loss)
-{
-    Value value = {.kind = VALUE_TEMP, .dtype = graph->values[loss].dtype, .shape = graph->values[loss].shape,
-                   .producer = -1};
-    ValueId seed = graph_new_value(graph, value);
-    NodeId fill = graph_mutate_at(graph, OP_FILL, ATTR(fill, .value = 1), REGION_STEP, 0, 0, NULL, 1, &seed);
-    graph->values[seed].producer = fill;
-    return seed;
-}
-
 void pass_differentiate(Graph *graph, ValueId loss, ValueId seed, int n_wanted, const ValueId *wanted,
                         ValueId *gradient)
 {
@@ -185,7 +175,9 @@ void pass_differentiate(Graph *graph, ValueId loss, ValueId seed, int n_wanted, 
     mark_region(&d, REGION_STEP);
     Level level = {.region = REGION_STEP, .gradient = mem_alloc((size_t)d.n_values * sizeof(ValueId))};
     graph->backward = true;
-    level.gradient[loss] = seed != VALUE_NONE ? seed : unit_seed(graph, loss);
+    const Value *of = &graph->values[loss];
+    if (seed == VALUE_NONE) seed = graph_filled_at(graph, REGION_STEP, 0, of->dtype, of->shape, 1);
+    level.gradient[loss] = seed;
     differentiate_region(&d, &level);
     graph->backward = false;
     for (int i = 0; i < n_wanted && graph->status == OK; i++) gradient[i] = level.gradient[wanted[i]];

@@ -249,6 +249,21 @@ void graph_mutate(Graph *graph, OpId op, OpAttr attr, RegionId region, int n_src
     graph_mutate_at(graph, op, attr, region, insertion_point(graph, region), n_src, src, n_dst, dst);
 }
 
+ValueId graph_filled_at(Graph *graph, RegionId region, int index, DType dtype, Shape shape, double fill)
+{
+    ValueId value = graph_new_value(graph, (Value){.kind = VALUE_TEMP, .dtype = dtype, .shape = shape,
+                                                   .region = region, .producer = -1});
+    NodeId node = graph_mutate_at(graph, OP_FILL, ATTR(fill, .value = fill), region, index, 0, NULL, 1, &value);
+    graph->values[value].producer = node;
+    return value;
+}
+
+ValueId graph_filled(Graph *graph, DType dtype, Shape shape, double fill)
+{
+    if (graph->status != OK) return VALUE_NONE;
+    return graph_filled_at(graph, REGION_STEP, insertion_point(graph, REGION_STEP), dtype, shape, fill);
+}
+
 ValueId graph_dst(const Graph *graph, ValueId first, int index)
 {
     if (first == VALUE_NONE) return VALUE_NONE;
@@ -369,11 +384,7 @@ ValueId graph_accumulate(Graph *graph, ValueId inner)
     assert(from.region != REGION_STEP);
     RegionId parent = graph->regions[from.region].parent;
     DType dtype = from.dtype == DT_F64 ? DT_F64 : DT_F32;
-    ValueId acc = graph_new_value(graph, (Value){.kind = VALUE_TEMP, .dtype = dtype, .shape = from.shape,
-                                                 .region = parent, .producer = -1});
-    NodeId fill = graph_mutate_at(graph, OP_FILL, ATTR(fill, .value = 0), parent,
-                                  graph_region_item(graph, from.region), 0, NULL, 1, &acc);
-    graph->values[acc].producer = fill;
+    ValueId acc = graph_filled_at(graph, parent, graph_region_item(graph, from.region), dtype, from.shape, 0);
     graph_mutate(graph, OP_ACCUM, NO_ATTR, from.region, SRC(inner), 1, &acc);
     return acc;
 }

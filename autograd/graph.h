@@ -113,6 +113,9 @@ void graph_destroy(Graph *graph);
 /* graph_input: a tensor the host writes before each step. `name` is unique. */
 ValueId graph_input(Graph *graph, const char *name, DType dtype, Shape shape);
 
+/* graph_filled: a value of the step region that starts each step as `fill` everywhere; for '!' destinations. */
+ValueId graph_filled(Graph *graph, DType dtype, Shape shape, double fill);
+
 /* graph_store_value: the value of a store entry, in its stored shape; one per entry and graph. */
 ValueId graph_store_value(Graph *graph, Store *store, int entry);
 

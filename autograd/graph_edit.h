@@ -19,4 +19,7 @@ void graph_insert_item(Graph *graph, RegionId region, int index, Item item);
 NodeId graph_mutate_at(Graph *graph, OpId op, OpAttr attr, RegionId region, int index, int n_src,
                        const ValueId *src, int n_dst, const ValueId *dst);
 
+/* graph_filled_at: as graph_filled, at a given index of a region's items. */
+ValueId graph_filled_at(Graph *graph, RegionId region, int index, DType dtype, Shape shape, double fill);
+
 #endif

@@ -16,7 +16,7 @@
 
 typedef enum DType { DT_NONE, DT_F32, DT_F64, DT_BF16, DT_F16, DT_I32, DT_I64, DT_U8, DT_COUNT } DType;
 
-enum { SHAPE_MAX_RANK = 6 };
+enum { SHAPE_MAX_RANK = 8 };
 
 typedef struct Shape {
     int rank;

@@ -1,0 +1,344 @@
+/* Builds the graph of a training step. See step.h for its shape. */
+#include "train/step.h"
+
+#include <assert.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "autograd/passes.h"
+#include "base/memory.h"
+#include "train/step_optimizer.h"
+
+/* ---- encoder and teacher ---- */
+
+static Shape with_outer(int n_outer, const int64_t *outer, int n_inner, const int64_t *inner)
+{
+    Shape shape = {.rank = n_outer + n_inner};
+    assert(shape.rank <= SHAPE_MAX_RANK);
+    memcpy(shape.dim, outer, (size_t)n_outer * sizeof *outer);
+    memcpy(shape.dim + n_outer, inner, (size_t)n_inner * sizeof *inner);
+    return shape;
+}
+
+/* An input with one part per micro-batch, and its slice in the micro-batch region. */
+static ValueId micro_input(Step *step, RegionId micro, const char *name, DType dtype, int n, const int64_t *dims,
+                           ValueId *input)
+{
+    *input = graph_input(step->graph, name, dtype, with_outer(1, &step->n_micro, n, dims));
+    return graph_slice(step->graph, micro, *input);
+}
+
+static ValueId build_teacher(Step *step, RegionId micro)
+{
+    const StepConfig *c = &step->config;
+    Graph *graph = step->graph;
+    int64_t size = model_image_size(c->teacher), n_parts = c->micro_batch / c->teacher_micro;
+    int64_t dims[] = {n_parts, c->teacher_micro, size, size, 3};
+    ValueId images = micro_input(step, micro, "teacher_image", DT_F32, 5, dims, &step->teacher_image);
+    RegionId part = graph_region_open(graph, micro, n_parts, "teacher");
+    BuildContext context = {.graph = graph, .store = c->teacher_store, .bn = BN_EVAL};
+    int mark = graph_label_push(graph, "teacher");
+    ValueId embedding = build_image_encoder(&context, c->teacher, graph_slice(graph, part, images));
+    graph_label_pop(graph, mark);
+    ValueId all = graph_gather(graph, embedding);
+    graph_region_close(graph, part);
+    int64_t grid = model_grid(c->teacher);
+    return graph_reshape(graph, all, SHAPE(c->micro_batch, grid, grid, model_embed_dim(c->teacher)));
+}
+
+static ValueId build_encoder(Step *step, BuildContext *context, RegionId micro)
+{
+    int64_t size = model_image_size(step->model);
+    int64_t dims[] = {step->config.micro_batch, size, size, 3};
+    ValueId image = micro_input(step, micro, "image", DT_F32, 4, dims, &step->image);
+    return build_image_encoder(context, step->model, image);
+}
+
+static ValueId build_distill_loss(Step *step, RegionId micro, ValueId embedding)
+{
+    const StepConfig *c = &step->config;
+    int64_t grid = model_grid(step->model);
+    int64_t dims[] = {c->micro_batch, grid, grid, model_embed_dim(step->model)};
+    ValueId target = c->teacher ? build_teacher(step, micro)
+                                : micro_input(step, micro, "target", DT_F32, 4, dims, &step->target);
+    ValueId keep = VALUE_NONE;
+    if (c->keep_extent) {
+        int64_t extent[] = {c->micro_batch, 2};
+        keep = micro_input(step, micro, "extent", DT_I32, 2, extent, &step->extent);
+    }
+    int mark = graph_label_push(step->graph, "loss");
+    ValueId loss = graph_op(step->graph, OP_MSE, ATTR(mse, .scale = 1.0 / (double)step->n_micro),
+                            SRC(embedding, target, keep));
+    graph_label_pop(step->graph, mark);
+    return loss;
+}
+
+/* ---- decoder and mask loss, one chunk of masks ---- */
+
+static ValueId mask_input(Step *step, RegionId micro, RegionId chunk, const char *name, DType dtype, int n,
+                          const int64_t *dims, ValueId *input)
+{
+    int64_t outer[] = {step->n_micro, step->n_chunks, step->config.micro_batch, step->config.mask_chunk};
+    *input = graph_input(step->graph, name, dtype, with_outer(4, outer, n, dims));
+    return graph_slice(step->graph, chunk, graph_slice(step->graph, micro, *input));
+}
+
+static PromptInputs build_prompts(Step *step, RegionId micro, RegionId chunk)
+{
+    int64_t n_slots = step->config.n_slots, lowres = model_lowres(step->model);
+    PromptInputs prompts = {0};
+    prompts.coords = mask_input(step, micro, chunk, "coords", DT_F32, 2, (int64_t[]){n_slots, 2}, &step->coords);
+    prompts.labels = mask_input(step, micro, chunk, "labels", DT_I32, 1, &n_slots, &step->labels);
+    if (step->config.mask_input)
+        prompts.mask_input = mask_input(step, micro, chunk, "mask_input", DT_F32, 2, (int64_t[]){lowres, lowres},
+                                        &step->mask_input);
+    return prompts;
+}
+
+static ValueId build_loss_points(Step *step, RegionId micro, RegionId chunk, ValueId logits)
+{
+    const StepConfig *c = &step->config;
+    int64_t dims[] = {4 * c->n_points, 2}; /* rank limit: candidates and points share an axis in the input */
+    if (c->given_points) {
+        ValueId flat = mask_input(step, micro, chunk, "loss_points", DT_F32, 2, dims, &step->loss_points);
+        return graph_reshape(step->graph, flat, SHAPE(c->micro_batch, c->mask_chunk, 4, c->n_points, 2));
+    }
+    ValueId key = mask_input(step, micro, chunk, "point_key", DT_I32, 1, (int64_t[]){2}, &step->point_key);
+    return graph_op(step->graph, OP_POINT_SAMPLE,
+                    ATTR(point_sample, .size = model_image_size(step->model), .n_points = c->n_points,
+                         .oversample = c->oversample, .importance = c->importance), SRC(logits, key));
+}
+
+static ValueId build_terms(Step *step, RegionId micro, RegionId chunk, ValueId logits, ValueId words)
+{
+    const StepConfig *c = &step->config;
+    int64_t size = model_image_size(step->model), n_rows = size + 1;
+    ValueId rows = mask_input(step, micro, chunk, "rows", DT_I32, 1, &n_rows, &step->rows);
+    if (c->loss == LOSS_FOCAL)
+        return graph_op(step->graph, OP_FOCAL_DICE,
+                        ATTR(focal_dice, .alpha = c->focal_alpha, .gamma = c->focal_gamma, .size = size),
+                        SRC(logits, words, rows, step->mode));
+    ValueId points = build_loss_points(step, micro, chunk, logits);
+    return graph_op(step->graph, OP_BCE_DICE_POINTS, ATTR(bce_dice_points, .size = size),
+                    SRC(logits, words, rows, step->mode, points));
+}
+
+/* Decoder, and with `words` the loss of one chunk. returns the chunk's loss, or VALUE_NONE */
+static ValueId build_chunk(Step *step, BuildContext *context, RegionId micro, RegionId chunk, ValueId embedding,
+                           ValueId words)
+{
+    const StepConfig *c = &step->config;
+    Graph *graph = step->graph;
+    DecoderOutputs decoded = build_decoder(context, step->model, embedding, build_prompts(step, micro, chunk));
+    step->lowres = decoded.masks;
+    step->iou = decoded.iou;
+    if (c->kind != STEP_FINETUNE) return VALUE_NONE;
+    int mark = graph_label_push(graph, "loss");
+    step->terms = build_terms(step, micro, chunk, decoded.masks, words);
+    ValueId weight = mask_input(step, micro, chunk, "weight", DT_F32, 0, NULL, &step->weight);
+    ValueId loss = graph_op(graph, OP_MIN_CANDIDATE,
+                            ATTR(min_candidate, .mask_weight = c->mask_weight, .dice_weight = c->dice_weight),
+                            SRC(step->terms, step->mode, weight));
+    step->candidates = graph_dst(graph, loss, 1);
+    step->best = graph_dst(graph, loss, 2);
+    graph_label_pop(graph, mark);
+    return loss;
+}
+
+static ValueId build_masks(Step *step, BuildContext *context, RegionId micro, ValueId embedding,
+                           int64_t words_per_image)
+{
+    Graph *graph = step->graph;
+    ValueId words = VALUE_NONE;
+    if (step->config.kind == STEP_FINETUNE) {
+        int64_t dims[] = {step->config.micro_batch, words_per_image};
+        words = micro_input(step, micro, "words", DT_I32, 2, dims, &step->words);
+        step->mode = graph_input(graph, "mode", DT_I32, SHAPE(1));
+    }
+    RegionId chunk = graph_region_open(graph, micro, step->n_chunks, "chunk");
+    ValueId loss = build_chunk(step, context, micro, chunk, embedding, words);
+    if (loss != VALUE_NONE) loss = graph_accumulate(graph, loss);
+    graph_region_close(graph, chunk);
+    return loss;
+}
+
+/* ---- the whole ---- */
+
+static Status check_config(const StepConfig *c)
+{
+    if (c->micro_batch < 1 || c->batch % c->micro_batch != 0)
+        return status_fail(E_CONFIG, "train.batch = %lld is not a multiple of train.micro_batch = %lld",
+                           (long long)c->batch, (long long)c->micro_batch);
+    if (c->teacher && c->micro_batch % c->teacher_micro != 0)
+        return status_fail(E_CONFIG, "train.micro_batch = %lld is not a multiple of teacher.micro_batch = %lld",
+                           (long long)c->micro_batch, (long long)c->teacher_micro);
+    return OK;
+}
+
+static bool same_embedding(const Model *a, const Model *b)
+{
+    return model_grid(a) == model_grid(b) && model_embed_dim(a) == model_embed_dim(b);
+}
+
+static Status build_forward(Step *step, BuildContext *context, int64_t words_per_image)
+{
+    const StepConfig *c = &step->config;
+    Graph *graph = step->graph;
+    if (c->teacher && !same_embedding(c->teacher, step->model))
+        return status_fail(E_SHAPE, "teacher %s gives an embedding of %lldx%lldx%lld, student %s one of "
+                           "%lldx%lldx%lld; they must be equal", model_name(c->teacher),
+                           (long long)model_embed_dim(c->teacher), (long long)model_grid(c->teacher),
+                           (long long)model_grid(c->teacher), model_name(step->model),
+                           (long long)model_embed_dim(step->model), (long long)model_grid(step->model),
+                           (long long)model_grid(step->model));
+    RegionId micro = graph_region_open(graph, REGION_STEP, step->n_micro, "micro-batch");
+    ValueId embedding = build_encoder(step, context, micro), loss = VALUE_NONE;
+    step->embedding = embedding;
+    if (c->kind == STEP_DISTILL) loss = build_distill_loss(step, micro, embedding);
+    if (c->kind == STEP_DECODE || c->kind == STEP_FINETUNE)
+        loss = build_masks(step, context, micro, embedding, words_per_image);
+    if (loss != VALUE_NONE) step->loss = graph_accumulate(graph, loss);
+    graph_region_close(graph, micro);
+    return graph->status;
+}
+
+static void differentiate(Step *step)
+{
+    Store *store = step->store;
+    int n = 0;
+    ValueId *wanted = mem_alloc((size_t)store->n_entries * sizeof *wanted);
+    ValueId *gradient = mem_alloc((size_t)store->n_entries * sizeof *gradient);
+    step->gradients = mem_alloc((size_t)store->n_entries * sizeof *step->gradients);
+    int *entry = mem_alloc((size_t)store->n_entries * sizeof *entry);
+    for (int i = 0; i < store->n_entries; i++) {
+        if (store->entries[i].kind != STORE_PARAMETER || !store->entries[i].trainable) continue;
+        entry[n] = i;
+        wanted[n++] = graph_store_value(step->graph, store, i);
+    }
+    ValueId seed = step->config.precision == DT_F16 ? step->loss_scale : VALUE_NONE;
+    pass_differentiate(step->graph, step->loss, seed, n, wanted, gradient);
+    for (int i = 0; i < n; i++)
+        if (gradient[i] != VALUE_NONE)
+            step->gradients[step->n_gradients++] = (struct StepGradient){entry[i], gradient[i]};
+    free(entry);
+    free(wanted);
+    free(gradient);
+}
+
+Status step_build(const StepConfig *config, const Model *model, Store *store, int64_t words_per_image, Step **out)
+{
+    TRY(check_config(config));
+    Step *step = mem_alloc(sizeof *step);
+    step->config = *config;
+    step->model = model;
+    step->store = store;
+    step->graph = graph_create();
+    step->n_micro = config->batch / config->micro_batch;
+    step->n_chunks = config->mask_chunk > 0 ? (config->n_masks + config->mask_chunk - 1) / config->mask_chunk : 1;
+    BuildContext context = {.graph = step->graph, .store = store, .bn = config->bn};
+    Status status = OK;
+    TRY_GOTO(build_forward(step, &context, words_per_image), failed);
+    pass_fuse(step->graph);
+    if (step->loss != VALUE_NONE) {
+        step->loss_scale = graph_input(step->graph, "loss_scale", DT_F32, SHAPE(1));
+        graph_output(step->graph, step->loss, "loss");
+        differentiate(step);
+        TRY_GOTO(step_optimizer(step, &context), failed);
+    }
+    TRY_GOTO(step->graph->status, failed);
+    *out = step;
+    return OK;
+failed:
+    step_destroy(step);
+    return status;
+}
+
+Status step_finish(Step *step)
+{
+    pass_cast(step->graph, step->config.precision);
+    pass_recompute(step->graph, step->config.n_recompute, step->config.recompute);
+    pass_prune(step->graph);
+    return step->graph->status;
+}
+
+void step_destroy(Step *step)
+{
+    if (!step) return;
+    graph_destroy(step->graph);
+    free(step->gradients);
+    free(step);
+}
+
+/* ---- per-mask tensors ---- */
+
+void step_watch_masks(Step *step)
+{
+    ValueId *results[] = {&step->lowres, &step->iou, &step->terms, &step->candidates, &step->best};
+    const char *names[] = {"lowres", "iou", "terms", "candidates", "best"};
+    for (int i = 0; i < 5; i++) {
+        if (*results[i] == VALUE_NONE) continue;
+        ValueId of_micro = graph_gather(step->graph, *results[i]);
+        *results[i] = graph_gather(step->graph, of_micro);
+        graph_output(step->graph, *results[i], names[i]);
+    }
+}
+
+/* Calls move(place in the chunked tensor, mask or -1 for a slot beyond the last) for every slot. */
+typedef struct MaskCopy {
+    char *chunked, *plain;
+    const void *empty;
+    size_t bytes;
+    bool to_chunked;
+} MaskCopy;
+
+static void copy_slot(const MaskCopy *copy, int64_t place, int64_t plain)
+{
+    char *chunked = copy->chunked + (size_t)place * copy->bytes;
+    if (!copy->to_chunked) {
+        if (plain >= 0) memcpy(copy->plain + (size_t)plain * copy->bytes, chunked, copy->bytes);
+    } else if (plain >= 0) {
+        memcpy(chunked, copy->plain + (size_t)plain * copy->bytes, copy->bytes);
+    } else {
+        memcpy(chunked, copy->empty, copy->bytes);
+    }
+}
+
+static void copy_masks(const Step *step, const MaskCopy *copy)
+{
+    const StepConfig *c = &step->config;
+    int64_t place = 0;
+    for (int64_t micro = 0; micro < step->n_micro; micro++)
+        for (int64_t chunk = 0; chunk < step->n_chunks; chunk++)
+            for (int64_t n = 0; n < c->micro_batch; n++)
+                for (int64_t m = 0; m < c->mask_chunk; m++, place++) {
+                    int64_t image = micro * c->micro_batch + n, mask = chunk * c->mask_chunk + m;
+                    copy_slot(copy, place, mask < c->n_masks ? image * c->n_masks + mask : -1);
+                }
+}
+
+static size_t chunked_bytes(const Step *step, size_t bytes_per_mask)
+{
+    return (size_t)(step->config.batch * step->n_chunks * step->config.mask_chunk) * bytes_per_mask;
+}
+
+Status step_feed_masks(const Step *step, Exec *exec, ValueId input, const void *host, size_t bytes_per_mask,
+                       const void *empty)
+{
+    MaskCopy copy = {.chunked = mem_alloc(chunked_bytes(step, bytes_per_mask)), .plain = (char *)host,
+                     .empty = empty, .bytes = bytes_per_mask, .to_chunked = true};
+    copy_masks(step, &copy);
+    Status status = exec_write(exec, input, copy.chunked);
+    free(copy.chunked);
+    return status;
+}
+
+Status step_read_masks(const Step *step, Exec *exec, ValueId value, void *host, size_t bytes_per_mask)
+{
+    MaskCopy copy = {.chunked = mem_alloc(chunked_bytes(step, bytes_per_mask)), .plain = host,
+                     .bytes = bytes_per_mask};
+    Status status = exec_read(exec, value, copy.chunked);
+    if (status == OK) copy_masks(step, &copy);
+    free(copy.chunked);
+    return status;
+}
