@@ -1,0 +1,146 @@
+/* Loading and saving of a store's entries. See weights.h. */
+#include "train/weights.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+static bool matches_any(const char *name, int n, const char *const *patterns)
+{
+    for (int i = 0; i < n; i++)
+        if (fnmatch(patterns[i], name, 0) == 0) return true;
+    return false;
+}
+
+static bool is_weight(const StoreEntry *entry)
+{
+    return entry->kind == STORE_PARAMETER || entry->kind == STORE_BUFFER;
+}
+
+static bool is_optimizer_name(const char *name)
+{
+    const char *prefixes[] = {"exp_avg.", "exp_avg_sq.", "step.", "ema."};
+    for (int i = 0; i < 4; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return true;
+    return false;
+}
+
+typedef struct LoadCount { int matched, missing, unexpected; } LoadCount;
+
+static Status load_entries(Store *store, const SafeTensors *file, int n_allow, const char *const *allow,
+                           LoadCount *count)
+{
+    for (int i = 0; i < store->n_entries; i++) {
+        const StoreEntry *entry = &store->entries[i];
+        if (!is_weight(entry)) continue;
+        const Tensor *tensor = safetensors_find(file, entry->name);
+        if (!tensor && !matches_any(entry->name, n_allow, allow))
+            return status_fail(E_SHAPE, "%s: tensor %s is missing; name a pattern in init.allow if that is meant",
+                               file->path, entry->name);
+        if (!tensor) {
+            count->missing++;
+            continue;
+        }
+        if (store_set(store, i, tensor) != OK) {
+            char why[512];
+            snprintf(why, sizeof why, "%s", status_message());
+            return status_fail(E_SHAPE, "%s: %s", file->path, why);
+        }
+        count->matched++;
+    }
+    return OK;
+}
+
+static Status check_unexpected(const Store *store, const SafeTensors *file, int n_allow, const char *const *allow,
+                               LoadCount *count)
+{
+    for (int i = 0; i < file->n_tensors; i++) {
+        const char *name = file->tensors[i].name;
+        if (is_optimizer_name(name) || store_find(store, name) >= 0) continue;
+        if (!matches_any(name, n_allow, allow))
+            return status_fail(E_SHAPE, "%s: tensor %s is not part of the model; name a pattern in init.allow if "
+                               "it may be left out", file->path, name);
+        count->unexpected++;
+    }
+    return OK;
+}
+
+Status weights_load(Store *store, const char *path, int n_allow, const char *const *allow, char *report,
+                    size_t report_bytes)
+{
+    SafeTensors *file = NULL;
+    LoadCount count = {0};
+    char sha256[65];
+    Status status = OK;
+    TRY(safetensors_open(path, &file));
+    TRY_GOTO(check_unexpected(store, file, n_allow, allow, &count), done);
+    TRY_GOTO(load_entries(store, file, n_allow, allow, &count), done);
+    if (report) {
+        TRY_GOTO(file_sha256(path, sha256), done);
+        snprintf(report, report_bytes, "loaded %s: %d tensors matched, %d missing, %d unexpected, sha256 %s", path,
+                 count.matched, count.missing, count.unexpected, sha256);
+    }
+done:
+    safetensors_close(file);
+    return status;
+}
+
+static Status host_copy(const Store *store, int index, Tensor *out)
+{
+    const StoreEntry *entry = &store->entries[index];
+    *out = (Tensor){.dtype = entry->dtype, .shape = entry->shape};
+    out->data = mem_alloc(tensor_bytes(out));
+    return store_get(store, index, out);
+}
+
+Status weights_copy(Store *dst, const Store *src, const char *prefix)
+{
+    for (int i = 0; i < dst->n_entries; i++) {
+        const StoreEntry *entry = &dst->entries[i];
+        if (!is_weight(entry) || strncmp(entry->name, prefix, strlen(prefix)) != 0) continue;
+        int from = store_find(src, entry->name);
+        if (from < 0) return status_fail(E_SHAPE, "the teacher has no tensor %s", entry->name);
+        Tensor host;
+        Status status = host_copy(src, from, &host);
+        if (status == OK) status = store_set(dst, i, &host);
+        free(host.data);
+        TRY(status);
+    }
+    return OK;
+}
+
+Status weights_collect(const Store *store, unsigned kinds, HostTensors *out)
+{
+    *out = (HostTensors){.items = mem_alloc((size_t)store->n_entries * sizeof(NamedTensor))};
+    for (int i = 0; i < store->n_entries; i++) {
+        if (!(kinds & 1u << store->entries[i].kind)) continue;
+        NamedTensor *item = &out->items[out->n_items++];
+        item->name = store->entries[i].name;
+        Status status = host_copy(store, i, &item->tensor);
+        if (status != OK) {
+            weights_free(out);
+            return status;
+        }
+    }
+    return OK;
+}
+
+void weights_free(HostTensors *tensors)
+{
+    for (int i = 0; i < tensors->n_items; i++) free(tensors->items[i].tensor.data);
+    free(tensors->items);
+    *tensors = (HostTensors){0};
+}
+
+Status weights_save(const Store *store, const char *path)
+{
+    HostTensors tensors;
+    TRY(weights_collect(store, WEIGHT_KINDS, &tensors));
+    MetaPair meta[] = {{"format", "pt"}};
+    Status status = safetensors_write(path, tensors.n_items, tensors.items, 1, meta);
+    weights_free(&tensors);
+    return status;
+}

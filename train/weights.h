@@ -1,0 +1,39 @@
+/* Between stores and files: strict loading, saving under PyTorch's names, and copies between stores. */
+#ifndef RETORT_TRAIN_WEIGHTS_H
+#define RETORT_TRAIN_WEIGHTS_H
+
+#include "autograd/store.h"
+#include "checkpoints/safetensors.h"
+
+/* weights_load: parameters and buffers of `store` from a safetensors file, matched by name.
+ * allow    glob patterns (fnmatch) of names that may be missing or unexpected
+ * report   NULL, or where the line "N tensors matched, M missing, U unexpected, sha256 .." goes
+ * errors   E_FILE, E_FORMAT; E_SHAPE naming the first tensor that is missing, unexpected or of another shape;
+ *          nothing is silently left as it was. Optimiser tensors of a training state are not weights and are
+ *          left alone. */
+Status weights_load(Store *store, const char *path, int n_allow, const char *const *allow, char *report,
+                    size_t report_bytes);
+
+/* weights_copy: entries of `dst` whose name starts with `prefix` from the equally named ones of `src`.
+ * errors  E_SHAPE if one is absent or differs */
+Status weights_copy(Store *dst, const Store *src, const char *prefix);
+
+/* Host copies of store entries as NamedTensors in PyTorch's shape and order. */
+typedef struct HostTensors {
+    NamedTensor *items;
+    int n_items;
+} HostTensors;
+
+/* weights_collect: all entries whose kind is in `kinds` (a bit mask of 1 << StoreKind). errors  E_DEVICE */
+Status weights_collect(const Store *store, unsigned kinds, HostTensors *out);
+void weights_free(HostTensors *tensors);
+
+enum {
+    WEIGHT_KINDS = 1u << STORE_PARAMETER | 1u << STORE_BUFFER,
+    STATE_KINDS = ~0u,
+};
+
+/* weights_save: parameters and buffers to a safetensors file, atomically. */
+Status weights_save(const Store *store, const char *path);
+
+#endif
