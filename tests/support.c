@@ -1,0 +1,30 @@
+/* Helpers of the test programs. See support.h. */
+#include "tests/support.h"
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool shared_path(const char *name, char *buffer, size_t buffer_bytes)
+{
+    snprintf(buffer, buffer_bytes, "../shared/%s", name);
+    return access(buffer, R_OK) == 0;
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
+{
+    (void)info, (void)type, (void)ftw;
+    return remove(path);
+}
+
+const char *test_folder(const char *name, char *buffer, size_t buffer_bytes)
+{
+    mkdir("build", 0755);
+    mkdir("build/tmp", 0755);
+    snprintf(buffer, buffer_bytes, "build/tmp/%s", name);
+    nftw(buffer, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    mkdir(buffer, 0755);
+    return buffer;
+}
