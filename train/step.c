@@ -2,7 +2,6 @@
 #include "train/step.h"
 
 #include <assert.h>
-#include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -267,6 +266,7 @@ void step_destroy(Step *step)
     if (!step) return;
     graph_destroy(step->graph);
     free(step->gradients);
+    free(step->staging);
     free(step);
 }
 
@@ -322,23 +322,30 @@ static size_t chunked_bytes(const Step *step, size_t bytes_per_mask)
     return (size_t)(step->config.batch * step->n_chunks * step->config.mask_chunk) * bytes_per_mask;
 }
 
-Status step_feed_masks(const Step *step, Exec *exec, ValueId input, const void *host, size_t bytes_per_mask,
-                       const void *empty)
+static char *staging(Step *step, size_t bytes_per_mask)
 {
-    MaskCopy copy = {.chunked = mem_alloc(chunked_bytes(step, bytes_per_mask)), .plain = (char *)host,
-                     .empty = empty, .bytes = bytes_per_mask, .to_chunked = true};
-    copy_masks(step, &copy);
-    Status status = exec_write(exec, input, copy.chunked);
-    free(copy.chunked);
-    return status;
+    size_t bytes = chunked_bytes(step, bytes_per_mask);
+    if (bytes > step->staging_bytes) {
+        free(step->staging);
+        step->staging = mem_alloc(bytes);
+        step->staging_bytes = bytes;
+    }
+    return step->staging;
 }
 
-Status step_read_masks(const Step *step, Exec *exec, ValueId value, void *host, size_t bytes_per_mask)
+Status step_feed_masks(Step *step, Exec *exec, ValueId input, const void *host, size_t bytes_per_mask,
+                       const void *empty)
 {
-    MaskCopy copy = {.chunked = mem_alloc(chunked_bytes(step, bytes_per_mask)), .plain = host,
-                     .bytes = bytes_per_mask};
-    Status status = exec_read(exec, value, copy.chunked);
-    if (status == OK) copy_masks(step, &copy);
-    free(copy.chunked);
-    return status;
+    MaskCopy copy = {.chunked = staging(step, bytes_per_mask), .plain = (char *)host, .empty = empty,
+                     .bytes = bytes_per_mask, .to_chunked = true};
+    copy_masks(step, &copy);
+    return exec_write(exec, input, copy.chunked);
+}
+
+Status step_read_masks(Step *step, Exec *exec, ValueId value, void *host, size_t bytes_per_mask)
+{
+    MaskCopy copy = {.chunked = staging(step, bytes_per_mask), .plain = host, .bytes = bytes_per_mask};
+    TRY(exec_read(exec, value, copy.chunked));
+    copy_masks(step, &copy);
+    return OK;
 }

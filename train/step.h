@@ -66,6 +66,8 @@ typedef struct Step {
     ValueId loss, norm, ok;
     ValueId embedding;                   /* of the last micro-batch */
     ValueId lowres, iou, terms, candidates, best; /* gathered: (n_micro,n_chunk,micro_batch,chunk,..) */
+    void *staging; /* host memory for rearranged inputs; allocated by the first feed, then reused */
+    size_t staging_bytes;
     int n_gradients;
     struct StepGradient { int entry; ValueId value; } *gradients; /* parameters that take part */
 } Step;
@@ -85,8 +87,8 @@ void step_watch_masks(Step *step);
 /* step_feed_masks: writes a per-mask input given as (batch, n_masks, bytes_per_mask) to its chunked place;
  * slots beyond n_masks (the last chunk may be partial) get `empty` (bytes_per_mask bytes).
  * step_read_masks: the inverse for a gathered result. */
-Status step_feed_masks(const Step *step, Exec *exec, ValueId input, const void *host, size_t bytes_per_mask,
+Status step_feed_masks(Step *step, Exec *exec, ValueId input, const void *host, size_t bytes_per_mask,
                        const void *empty);
-Status step_read_masks(const Step *step, Exec *exec, ValueId value, void *host, size_t bytes_per_mask);
+Status step_read_masks(Step *step, Exec *exec, ValueId value, void *host, size_t bytes_per_mask);
 
 #endif

@@ -281,7 +281,7 @@ void trace_inputs_free(TraceInputs *inputs)
     *inputs = (TraceInputs){0};
 }
 
-Status trace_inputs_feed(const TraceInputs *in, const Step *step, Exec *exec)
+Status trace_inputs_feed(const TraceInputs *in, Step *step, Exec *exec)
 {
     TRY(exec_write(exec, step->image, in->image));
     if (step->target != VALUE_NONE) TRY(exec_write(exec, step->target, in->target));

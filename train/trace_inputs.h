@@ -35,6 +35,6 @@ Status trace_inputs_read(const char *path, const Model *model, TraceInputs *out)
 void trace_inputs_free(TraceInputs *inputs);
 
 /* trace_inputs_feed: writes them to the inputs of `step`. */
-Status trace_inputs_feed(const TraceInputs *inputs, const Step *step, Exec *exec);
+Status trace_inputs_feed(const TraceInputs *inputs, Step *step, Exec *exec);
 
 #endif
