@@ -1,5 +1,6 @@
-/* Dispatch to the two rules of every op, and what all shape rules have in common: the row's types string
- * decides how many sources there are, of which kind, and the dtypes of the destinations. See rules.h.
+/* Dispatch to the two rules of every op, and what all shape rules have in common: the row's types
+ * string decides how many sources there are, of which kind, and the dtypes of the destinations. See
+ * rules.h.
  */
 #include "autograd/rules.h"
 
@@ -31,7 +32,9 @@ static const GradRule grad_rules[OP_COUNT] = {
 static bool kind_admits(char kind, DType dtype)
 {
     switch (kind) {
-    case 'l': case 'f': case 'a': return dtype_is_float(dtype);
+    case 'l':
+    case 'f':
+    case 'a': return dtype_is_float(dtype);
     case 'i': return dtype == DT_I32;
     case 't': return dtype == DT_I64;
     default: return false;
@@ -43,7 +46,8 @@ static const char *kind_name(char kind)
     return kind == 'i' ? "int32" : kind == 't' ? "int64" : "a float dtype";
 }
 
-/* Trailing optional sources may be left out, so counts are compared through the operands themselves. */
+/* Trailing optional sources may be left out, so counts are compared through the operands
+ * themselves. */
 static Status check_sources(const ShapeCall *call)
 {
     OpOperand operand;
@@ -59,7 +63,8 @@ static Status check_sources(const ShapeCall *call)
     }
     for (int i = call->n_src; op_src(call->op, i, &operand); i++) {
         if (operand.repeats && i > 0) break;
-        if (!operand.optional) return shape_fail(call, "%d sources, wanted source %d", call->n_src, i);
+        if (!operand.optional)
+            return shape_fail(call, "%d sources, wanted source %d", call->n_src, i);
     }
     return OK;
 }
@@ -68,7 +73,8 @@ static Status check_sources(const ShapeCall *call)
 static DType statistics_dtype(const ShapeCall *call)
 {
     for (int i = 0; i < call->n_src; i++)
-        if (dtype_is_float(call->src[i].dtype)) return call->src[i].dtype == DT_F64 ? DT_F64 : DT_F32;
+        if (dtype_is_float(call->src[i].dtype))
+            return call->src[i].dtype == DT_F64 ? DT_F64 : DT_F32;
     return DT_F32;
 }
 
@@ -99,7 +105,8 @@ Status rules_infer(ShapeCall *call)
 Status rules_gradient(OpId op, GradCall *call)
 {
     if (!grad_rules[op])
-        return status_fail(E_UNSUPPORTED, "%s: %s has no gradient rule: nothing behind it can be trained",
+        return status_fail(E_UNSUPPORTED,
+                           "%s: %s has no gradient rule: nothing behind it can be trained",
                            call->graph->label, op_info(op)->name);
     grad_rules[op](call);
     return call->graph->status;
@@ -151,7 +158,8 @@ int64_t op_work(OpId op, const OpAttr *attr, const Tensor *src, int n_src, const
 {
     switch (op) {
     case OP_MATMUL:
-        return shape_elems(dst[0].shape) * shape_dim_from_end(src[0].shape, attr->matmul.trans_a ? 2 : 1);
+        return shape_elems(dst[0].shape) *
+               shape_dim_from_end(src[0].shape, attr->matmul.trans_a ? 2 : 1);
     case OP_CONV2D:
         return shape_elems(dst[0].shape) * shape_elems(src[1].shape) / src[1].shape.dim[0];
     case OP_CONV2D_GRAD_DATA:
@@ -160,9 +168,12 @@ int64_t op_work(OpId op, const OpAttr *attr, const Tensor *src, int n_src, const
         return shape_elems(src[1].shape) * shape_elems(dst[0].shape) / dst[0].shape.dim[0];
     case OP_ATTENTION: return 2 * attention_macs(src[0].shape, src[1].shape);
     case OP_ATTENTION_GRAD: return 5 * attention_macs(src[0].shape, src[1].shape);
-    case OP_RELPOS_ATTENTION: return 2 * relpos_macs(src[0].shape) + relpos_table_macs(src[0].shape);
-    case OP_RELPOS_ATTENTION_GRAD: return 5 * relpos_macs(src[0].shape) + 3 * relpos_table_macs(src[0].shape);
-    case OP_LINEAR_ATTENTION: return 2 * linear_attention_macs(src[0].shape, attr->linear_attention.head_dim);
+    case OP_RELPOS_ATTENTION:
+        return 2 * relpos_macs(src[0].shape) + relpos_table_macs(src[0].shape);
+    case OP_RELPOS_ATTENTION_GRAD:
+        return 5 * relpos_macs(src[0].shape) + 3 * relpos_table_macs(src[0].shape);
+    case OP_LINEAR_ATTENTION:
+        return 2 * linear_attention_macs(src[0].shape, attr->linear_attention.head_dim);
     case OP_LINEAR_ATTENTION_GRAD:
         return 6 * linear_attention_macs(src[0].shape, attr->linear_attention_grad.head_dim);
     case OP_FOCAL_DICE: return mask_pixels(src[0].shape, attr->focal_dice.size);

@@ -7,7 +7,8 @@ static Status want_heads(const ShapeCall *call, int64_t heads, int64_t channels)
 {
     TRY(shape_want_positive(call, "heads", heads));
     if (channels % heads == 0) return OK;
-    return shape_fail(call, "%" PRId64 " channels do not divide into %" PRId64 " heads", channels, heads);
+    return shape_fail(call, "%" PRId64 " channels do not divide into %" PRId64 " heads", channels,
+                      heads);
 }
 
 /* ---- attention ---- */
@@ -23,12 +24,14 @@ static Status attend(const ShapeCall *call, AttentionAttr attr, Shape *dst, Shap
     TRY(shape_want_equal(call, "channels of k, against q", k.dim[3], q.dim[3]));
     TRY(want_heads(call, attr.heads, q.dim[3]));
     if (q.dim[1] != k.dim[1] && q.dim[1] != 1 && k.dim[1] != 1)
-        return shape_fail(call, "q has %" PRId64 " masks and k %" PRId64 ", wanted equal numbers or 1",
+        return shape_fail(call,
+                          "q has %" PRId64 " masks and k %" PRId64 ", wanted equal numbers or 1",
                           q.dim[1], k.dim[1]);
     if (attr.n_free_keys < 0 || attr.n_free_keys > k.dim[2])
         return shape_fail(call, "%" PRId64 " free keys of %" PRId64, attr.n_free_keys, k.dim[2]);
     int64_t masks = q.dim[1] == 1 ? k.dim[1] : q.dim[1];
-    TRY(shape_want_optional(call, 3, "labels", SHAPE(q.dim[0], masks, k.dim[2] - attr.n_free_keys)));
+    TRY(shape_want_optional(call, 3, "labels",
+                            SHAPE(q.dim[0], masks, k.dim[2] - attr.n_free_keys)));
     *dst = SHAPE(q.dim[0], masks, q.dim[2], q.dim[3]);
     *lse = SHAPE(q.dim[0], masks, attr.heads, q.dim[2]);
     return OK;
@@ -56,7 +59,8 @@ static Status attend_relpos(const ShapeCall *call, int64_t heads, Shape *dst, Sh
 {
     TRY(shape_want_rank(call, 0, "qkv", 4));
     Shape qkv = shape_of(call, 0);
-    if (qkv.dim[3] % 3) return shape_fail(call, "qkv has %" PRId64 " channels, wanted a multiple of 3", qkv.dim[3]);
+    if (qkv.dim[3] % 3)
+        return shape_fail(call, "qkv has %" PRId64 " channels, wanted a multiple of 3", qkv.dim[3]);
     int64_t height = qkv.dim[1], width = qkv.dim[2], channels = qkv.dim[3] / 3;
     TRY(want_heads(call, heads, channels));
     TRY(shape_want(call, 1, "rel_h", SHAPE(2 * height - 1, channels / heads)));
@@ -68,7 +72,8 @@ static Status attend_relpos(const ShapeCall *call, int64_t heads, Shape *dst, Sh
 
 Status shape_relpos_attention(ShapeCall *call)
 {
-    return attend_relpos(call, call->attr->relpos_attention.heads, &call->dst[0].shape, &call->dst[1].shape);
+    return attend_relpos(call, call->attr->relpos_attention.heads, &call->dst[0].shape,
+                         &call->dst[1].shape);
 }
 
 Status shape_relpos_attention_grad(ShapeCall *call)
@@ -118,8 +123,8 @@ Status shape_window_unpartition(ShapeCall *call)
     Shape src = shape_of(call, 0);
     TRY(shape_want(call, 0, "src", SHAPE(src.dim[0], attr.window, attr.window, src.dim[3])));
     if (src.dim[0] % windows_of(attr))
-        return shape_fail(call, "%" PRId64 " windows do not divide into images of %" PRId64, src.dim[0],
-                          windows_of(attr));
+        return shape_fail(call, "%" PRId64 " windows do not divide into images of %" PRId64,
+                          src.dim[0], windows_of(attr));
     call->dst[0].shape = SHAPE(src.dim[0] / windows_of(attr), attr.height, attr.width, src.dim[3]);
     return OK;
 }
@@ -133,8 +138,8 @@ static Status attend_linear(const ShapeCall *call, LinearAttentionAttr attr, Sha
     if (!(attr.eps > 0)) return shape_fail(call, "eps is %g, wanted more than 0", attr.eps);
     Shape src = shape_of(call, 0);
     if (src.dim[3] % (3 * attr.head_dim))
-        return shape_fail(call, "%" PRId64 " channels do not divide into q, k, v of %" PRId64, src.dim[3],
-                          attr.head_dim);
+        return shape_fail(call, "%" PRId64 " channels do not divide into q, k, v of %" PRId64,
+                          src.dim[3], attr.head_dim);
     *dst = SHAPE(src.dim[0], src.dim[1], src.dim[2], src.dim[3] / 3);
     return OK;
 }

@@ -1,5 +1,5 @@
-/* The checks that shape rules share. Each fails with a message that names the operand, what it has and
- * what it should have. Used by autograd/shape_*.c only.
+/* The checks that shape rules share. Each fails with a message that names the operand, what it has
+ * and what it should have. Used by autograd/shape_*.c only.
  */
 #ifndef RETORT_AUTOGRAD_SHAPE_CHECKS_H
 #define RETORT_AUTOGRAD_SHAPE_CHECKS_H

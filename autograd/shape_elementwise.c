@@ -1,4 +1,5 @@
-/* Shape rules of the elementwise and shape ops. See rules.h for the contract and ops.def for the shapes. */
+/* Shape rules of the elementwise and shape ops. See rules.h for the contract and ops.def for the
+ * shapes. */
 #include <inttypes.h>
 
 #include "autograd/shape_checks.h"
@@ -87,7 +88,8 @@ Status shape_slice(ShapeCall *call)
     Shape shape = shape_of(call, 0);
     int64_t size = shape.dim[slice.axis];
     if (slice.start < 0 || slice.length < 1 || slice.start > size - slice.length)
-        return shape_fail(call, "elements %" PRId64 " to %" PRId64 " of axis %d, which has %" PRId64,
+        return shape_fail(call,
+                          "elements %" PRId64 " to %" PRId64 " of axis %d, which has %" PRId64,
                           slice.start, slice.start + slice.length - 1, slice.axis, size);
     shape.dim[slice.axis] = slice.length;
     call->dst[0].shape = shape;
@@ -99,7 +101,8 @@ Status shape_pad(ShapeCall *call)
     PadAttr pad = call->attr->pad;
     TRY(shape_want_axis(call, 0, pad.axis));
     if (pad.before < 0 || pad.after < 0)
-        return shape_fail(call, "padding %" PRId64 " and %" PRId64 ", wanted 0 or more", pad.before, pad.after);
+        return shape_fail(call, "padding %" PRId64 " and %" PRId64 ", wanted 0 or more", pad.before,
+                          pad.after);
     Shape shape = shape_of(call, 0);
     shape.dim[pad.axis] += pad.before + pad.after;
     call->dst[0].shape = shape;
@@ -137,7 +140,8 @@ Status shape_copy(ShapeCall *call)
 Status shape_cast(ShapeCall *call)
 {
     DType dtype = call->attr->cast.dtype;
-    if (!dtype_is_float(dtype)) return shape_fail(call, "to %s, wanted a float dtype", dtype_name(dtype));
+    if (!dtype_is_float(dtype))
+        return shape_fail(call, "to %s, wanted a float dtype", dtype_name(dtype));
     call->dst[0] = (Tensor){.dtype = dtype, .shape = shape_of(call, 0)};
     return OK;
 }

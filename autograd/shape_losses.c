@@ -31,7 +31,8 @@ Status shape_mse_grad(ShapeCall *call)
 static Status want_logits(const ShapeCall *call)
 {
     TRY(shape_want_rank(call, 0, "logits", 5));
-    for (int i = 2; i < 5; i++) TRY(shape_want_positive(call, "candidates, height, width", shape_of(call, 0).dim[i]));
+    for (int i = 2; i < 5; i++)
+        TRY(shape_want_positive(call, "candidates, height, width", shape_of(call, 0).dim[i]));
     return OK;
 }
 
@@ -42,7 +43,8 @@ static Status want_masks(const ShapeCall *call, int64_t size_px)
     TRY(shape_want_positive(call, "size", size_px));
     Shape logits = shape_of(call, 0);
     TRY(shape_want_rank(call, 1, "words", 2));
-    TRY(shape_want_equal(call, "images of words, against logits", shape_of(call, 1).dim[0], logits.dim[0]));
+    TRY(shape_want_equal(call, "images of words, against logits", shape_of(call, 1).dim[0],
+                         logits.dim[0]));
     TRY(shape_want(call, 2, "rows", SHAPE(logits.dim[0], logits.dim[1], size_px + 1)));
     return shape_want(call, 3, "mode", SHAPE(1));
 }
@@ -59,12 +61,14 @@ static Status want_points(const ShapeCall *call, int src)
     Shape logits = shape_of(call, 0);
     int64_t n_points = shape_of(call, src).dim[3];
     TRY(shape_want_positive(call, "points", n_points));
-    return shape_want(call, src, "points", SHAPE(logits.dim[0], logits.dim[1], logits.dim[2], n_points, 2));
+    return shape_want(call, src, "points",
+                      SHAPE(logits.dim[0], logits.dim[1], logits.dim[2], n_points, 2));
 }
 
 static Status want_focal(const ShapeCall *call, FocalDiceAttr attr)
 {
-    if (!(attr.alpha >= 0 && attr.alpha <= 1)) return shape_fail(call, "alpha is %g, wanted 0 to 1", attr.alpha);
+    if (!(attr.alpha >= 0 && attr.alpha <= 1))
+        return shape_fail(call, "alpha is %g, wanted 0 to 1", attr.alpha);
     if (!(attr.gamma >= 0)) return shape_fail(call, "gamma is %g, wanted 0 or more", attr.gamma);
     return want_masks(call, attr.size);
 }
@@ -90,7 +94,8 @@ Status shape_point_sample(ShapeCall *call)
     PointSampleAttr attr = call->attr->point_sample;
     TRY(shape_want_positive(call, "size", attr.size));
     TRY(shape_want_positive(call, "points", attr.n_points));
-    if (!(attr.oversample >= 1)) return shape_fail(call, "oversample is %g, wanted 1 or more", attr.oversample);
+    if (!(attr.oversample >= 1))
+        return shape_fail(call, "oversample is %g, wanted 1 or more", attr.oversample);
     if (!(attr.importance >= 0 && attr.importance <= 1))
         return shape_fail(call, "importance is %g, wanted 0 to 1", attr.importance);
     TRY(want_logits(call));

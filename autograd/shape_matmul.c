@@ -15,10 +15,12 @@ static Status want_matrix(const ShapeCall *call, int src, const char *what)
 static Status want_batch_dims(const ShapeCall *call, Shape a, Shape b)
 {
     if (b.rank == 2) return OK;
-    if (b.rank != a.rank) return shape_fail(call, "b has rank %d, wanted 2 or that of a, %d", b.rank, a.rank);
+    if (b.rank != a.rank)
+        return shape_fail(call, "b has rank %d, wanted 2 or that of a, %d", b.rank, a.rank);
     for (int i = 0; i < a.rank - 2; i++) {
         if (a.dim[i] == b.dim[i]) continue;
-        return shape_fail(call, "batch dim %d is %" PRId64 " in a and %" PRId64 " in b", i, a.dim[i], b.dim[i]);
+        return shape_fail(call, "batch dim %d is %" PRId64 " in a and %" PRId64 " in b", i,
+                          a.dim[i], b.dim[i]);
     }
     return OK;
 }
@@ -30,9 +32,11 @@ Status shape_matmul(ShapeCall *call)
     TRY(want_matrix(call, 1, "b"));
     Shape a = shape_of(call, 0), b = shape_of(call, 1);
     TRY(want_batch_dims(call, a, b));
-    int64_t m = shape_dim_from_end(a, attr.trans_a ? 1 : 2), k = shape_dim_from_end(a, attr.trans_a ? 2 : 1);
+    int64_t m = shape_dim_from_end(a, attr.trans_a ? 1 : 2),
+            k = shape_dim_from_end(a, attr.trans_a ? 2 : 1);
     int64_t n = shape_dim_from_end(b, attr.trans_b ? 2 : 1);
-    TRY(shape_want_equal(call, "inner dim of b, against a", shape_dim_from_end(b, attr.trans_b ? 1 : 2), k));
+    TRY(shape_want_equal(call, "inner dim of b, against a",
+                         shape_dim_from_end(b, attr.trans_b ? 1 : 2), k));
     TRY(shape_want_optional(call, 2, "bias", SHAPE(n)));
     Shape dst = a;
     dst.dim[a.rank - 2] = m;
@@ -47,14 +51,16 @@ Status shape_matmul(ShapeCall *call)
 static Status convolve(const ShapeCall *call, ConvAttr conv, Shape src, Shape w, Shape *dst)
 {
     if (src.rank != 4 || w.rank != 4)
-        return shape_fail(call, "map and weight have ranks %d and %d, wanted 4 and 4", src.rank, w.rank);
+        return shape_fail(call, "map and weight have ranks %d and %d, wanted 4 and 4", src.rank,
+                          w.rank);
     TRY(shape_want_positive(call, "stride", conv.stride));
     TRY(shape_want_positive(call, "groups", conv.groups));
     if (conv.pad < 0) return shape_fail(call, "pad is %" PRId64 ", wanted 0 or more", conv.pad);
     int64_t channels = src.dim[3], filters = w.dim[0];
     if (channels % conv.groups || filters % conv.groups)
-        return shape_fail(call, "%" PRId64 " channels to %" PRId64 " do not divide into %" PRId64 " groups",
-                          channels, filters, conv.groups);
+        return shape_fail(
+            call, "%" PRId64 " channels to %" PRId64 " do not divide into %" PRId64 " groups",
+            channels, filters, conv.groups);
     TRY(shape_want_equal(call, "channels per group of weight", w.dim[3], channels / conv.groups));
     *dst = SHAPE(src.dim[0], 0, 0, filters);
     for (int axis = 1; axis <= 2; axis++) {
@@ -69,7 +75,8 @@ static Status convolve(const ShapeCall *call, ConvAttr conv, Shape src, Shape w,
 
 Status shape_conv2d(ShapeCall *call)
 {
-    TRY(convolve(call, call->attr->conv2d, shape_of(call, 0), shape_of(call, 1), &call->dst[0].shape));
+    TRY(convolve(call, call->attr->conv2d, shape_of(call, 0), shape_of(call, 1),
+                 &call->dst[0].shape));
     return shape_want_optional(call, 2, "bias", SHAPE(call->dst[0].shape.dim[3]));
 }
 
@@ -102,7 +109,8 @@ Status shape_depth_to_space(ShapeCall *call)
     TRY(shape_want_rank(call, 0, "src", 4));
     Shape src = shape_of(call, 0);
     if (src.dim[3] % (r * r))
-        return shape_fail(call, "%" PRId64 " channels do not divide into blocks of %" PRId64, src.dim[3], r * r);
+        return shape_fail(call, "%" PRId64 " channels do not divide into blocks of %" PRId64,
+                          src.dim[3], r * r);
     call->dst[0].shape = SHAPE(src.dim[0], src.dim[1] * r, src.dim[2] * r, src.dim[3] / (r * r));
     return OK;
 }
@@ -114,7 +122,8 @@ Status shape_space_to_depth(ShapeCall *call)
     TRY(shape_want_rank(call, 0, "src", 4));
     Shape src = shape_of(call, 0);
     if (src.dim[1] % r || src.dim[2] % r)
-        return shape_fail(call, "%" PRId64 " x %" PRId64 " px do not divide into blocks of %" PRId64,
+        return shape_fail(call,
+                          "%" PRId64 " x %" PRId64 " px do not divide into blocks of %" PRId64,
                           src.dim[1], src.dim[2], r);
     call->dst[0].shape = SHAPE(src.dim[0], src.dim[1] / r, src.dim[2] / r, src.dim[3] * r * r);
     return OK;

@@ -14,7 +14,8 @@ static Status want_map_and_vectors(const ShapeCall *call, int n_vectors)
 {
     static const char *const names[] = {"src", "weight", "bias", "mean", "var"};
     TRY(shape_want_rank(call, 0, "src", 4));
-    for (int i = 1; i <= n_vectors; i++) TRY(shape_want(call, i, names[i], SHAPE(shape_of(call, 0).dim[3])));
+    for (int i = 1; i <= n_vectors; i++)
+        TRY(shape_want(call, i, names[i], SHAPE(shape_of(call, 0).dim[3])));
     return OK;
 }
 
@@ -65,7 +66,8 @@ Status shape_bn_update(ShapeCall *call)
 {
     BnUpdateAttr attr = call->attr->bn_update;
     if (attr.n_values < 2) /* the unbiased variance of one value does not exist */
-        return shape_fail(call, "statistics of %" PRId64 " values, wanted 2 or more", attr.n_values);
+        return shape_fail(call, "statistics of %" PRId64 " values, wanted 2 or more",
+                          attr.n_values);
     if (!(attr.momentum >= 0 && attr.momentum <= 1))
         return shape_fail(call, "momentum is %g, wanted 0 to 1", attr.momentum);
     TRY(shape_want_rank(call, 0, "means", 2));

@@ -1,5 +1,5 @@
-/* Shape rules of the optimiser's ops. The states they change are destinations that exist already: their
- * shapes are compared by the caller. See rules.h and ops.def. */
+/* Shape rules of the optimiser's ops. The states they change are destinations that exist already:
+ * their shapes are compared by the caller. See rules.h and ops.def. */
 #include "autograd/shape_checks.h"
 
 static Status want_scalars(const ShapeCall *call, int first, int n, const char *const *names)
@@ -29,7 +29,8 @@ Status shape_adamw(ShapeCall *call)
     static const char *const names[] = {"lr", "ok", "scale", "gate"};
     AdamwAttr attr = call->attr->adamw;
     if (!(attr.beta1 >= 0 && attr.beta1 < 1 && attr.beta2 >= 0 && attr.beta2 < 1))
-        return shape_fail(call, "betas are %g and %g, wanted 0 or more and below 1", attr.beta1, attr.beta2);
+        return shape_fail(call, "betas are %g and %g, wanted 0 or more and below 1", attr.beta1,
+                          attr.beta2);
     if (!(attr.eps > 0)) return shape_fail(call, "eps is %g, wanted more than 0", attr.eps);
     if (!(attr.weight_decay >= 0 && attr.lr_scale >= 0 && attr.clip_value >= 0))
         return shape_fail(call, "weight_decay %g, lr_scale %g and clip_value %g, wanted 0 or more",

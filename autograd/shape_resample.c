@@ -51,7 +51,8 @@ Status shape_point_embed(ShapeCall *call)
 {
     static const char *const embeddings[] = {"e0", "e1", "e2", "e3", "not_a_point"};
     if (!(call->attr->point_embed.frame > 0))
-        return shape_fail(call, "frame of %g px, wanted more than 0", call->attr->point_embed.frame);
+        return shape_fail(call, "frame of %g px, wanted more than 0",
+                          call->attr->point_embed.frame);
     TRY(shape_want_rank(call, 1, "labels", 3));
     Shape labels = shape_of(call, 1);
     TRY(shape_want(call, 0, "coords", SHAPE(labels.dim[0], labels.dim[1], labels.dim[2], 2)));
