@@ -29,13 +29,19 @@ int64_t model_lowres(const Model *model);          /* side of the mask logits: 4
 /* How the batch norms of a graph behave. */
 typedef enum BnMode { BN_EVAL, BN_TRAIN } BnMode;
 
-typedef struct BuildContext { /* what all builders of one graph share */
+/* Batch statistics of one norm, met while building in BN_TRAIN, and the entries they go into. */
+typedef struct BnRecord {
+    ValueId mean, var; /* (C) of a micro-batch */
+    int64_t n_values;  /* N*H*W of a micro-batch */
+    int running_mean, running_var, tracked; /* entries of the store */
+    double momentum;
+} BnRecord;
+
+typedef struct BuildContext { /* what all builders of one graph share; begin with graph, store and bn set */
     Graph *graph;
     Store *store;
     BnMode bn;
-    ValueId ok;        /* set by train/ after differentiation, see build_bn_updates */
-    /* batch statistics met while building in BN_TRAIN, for build_bn_updates */
-    struct BnRecord { ValueId mean, var; int64_t n_values; int running_mean, running_var, tracked; double momentum; } *bn_records;
+    BnRecord *bn_records; /* for build_bn_updates; freed by the caller */
     int n_bn_records, bn_capacity;
 } BuildContext;
 
@@ -43,8 +49,9 @@ typedef struct BuildContext { /* what all builders of one graph share */
  * After it, builders only find entries. */
 Status model_declare(const Model *model, Store *store);
 
-/* model_init: initial weights, a function of (seed, name): spec/training.md section 7 of the recipe
- * (truncated normal 0.02, last norm of residual branches 0), for a store that is allocated. */
+/* model_init: initial weights, a function of (seed, name), for a store that is allocated: weights normal with
+ * deviation 0.02, embeddings and the positional matrix normal with 1, norms 1, the last norm of a residual
+ * branch 0, biases 0. */
 Status model_init(const Model *model, Store *store, uint64_t seed);
 
 /* build_image_encoder: image (N,S,S,3) normalised -> embedding (N,grid,grid,embed_dim). */
@@ -62,8 +69,9 @@ typedef struct DecoderOutputs {
 } DecoderOutputs;
 
 /* build_decoder: prompt encoder and mask decoder. embedding (N,grid,grid,D) is shared by the M prompts of an
- * image; what does not depend on the prompts is placed outside the chunk region by its region alone. */
-DecoderOutputs build_decoder(BuildContext *context, const Model *model, ValueId embedding, PromptInputs prompts);
+ * image; what does not depend on the prompts is placed outside the chunk region by its region alone. P >= 1. */
+DecoderOutputs build_decoder(BuildContext *context, const Model *model, ValueId embedding,
+                             PromptInputs prompts);
 
 /* build_bn_updates: running statistics from the batch statistics recorded in BN_TRAIN, predicated on ok (1);
  * call once, after the micro-batch region is closed. */
