@@ -146,6 +146,12 @@ Status store_set(Store *store, int index, const Tensor *host)
     return status;
 }
 
+void store_to_torch(const StoreEntry *entry, const void *stored, void *torch, size_t element_bytes)
+{
+    if (entry->layout == LAYOUT_OIHW) permute(torch, stored, entry->shape, element_bytes, false);
+    else memcpy(torch, stored, (size_t)shape_elems(entry->shape) * element_bytes);
+}
+
 Status store_get(const Store *store, int index, Tensor *host)
 {
     const StoreEntry *entry = &store->entries[index];
@@ -154,12 +160,8 @@ Status store_get(const Store *store, int index, Tensor *host)
     char *raw = mem_alloc(bytes), *arranged = mem_alloc(bytes);
     Status status = store->backend->download(store->backend, raw, entry->data, bytes);
     if (status == OK) {
-        const char *source = raw;
-        if (entry->layout == LAYOUT_OIHW) {
-            permute(arranged, raw, entry->shape, dtype_size(entry->dtype), false);
-            source = arranged;
-        }
-        tensor_convert(host->data, host->dtype, source, entry->dtype, shape_elems(entry->shape));
+        store_to_torch(entry, raw, arranged, dtype_size(entry->dtype));
+        tensor_convert(host->data, host->dtype, arranged, entry->dtype, shape_elems(entry->shape));
     }
     free(raw);
     free(arranged);

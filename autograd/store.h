@@ -62,4 +62,7 @@ size_t store_bytes(const Store *store, StoreKind kind);
 Status store_set(Store *store, int index, const Tensor *host);
 Status store_get(const Store *store, int index, Tensor *host); /* host->data allocated by the caller */
 
+/* store_to_torch: elements of an entry (or of a gradient in its layout) from stored to PyTorch's order. */
+void store_to_torch(const StoreEntry *entry, const void *stored, void *torch, size_t element_bytes);
+
 #endif
