@@ -25,6 +25,15 @@ enum { CPU_BLOCK = 1024 }; /* elements of a row that a kernel handles at a time;
 
 Status cpu_open(int n_threads, Backend **out);
 
+/* Defines the bind of an op that <name>_run does for all shapes, without scratch. */
+#define CPU_BIND(name)                                      \
+    Status cpu_##name(Backend *backend, KernelCall *call)   \
+    {                                                       \
+        (void)backend;                                      \
+        call->run = name##_run;                             \
+        return OK;                                          \
+    }
+
 /* cpu_unsupported: E_UNSUPPORTED with "<label>: <op> on cpu: <message>". */
 Status cpu_unsupported(const KernelCall *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
