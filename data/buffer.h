@@ -1,0 +1,28 @@
+/* A block of memory that is kept between samples and only ever grows.
+ *
+ * The readers of data/ hold a few of these each, so that after the largest sample of a run nothing is
+ * allocated any more. Zero-initialise before the first use.
+ */
+#ifndef RETORT_DATA_BUFFER_H
+#define RETORT_DATA_BUFFER_H
+
+#include <stddef.h>
+
+#include "base/status.h"
+
+typedef struct Buffer {
+    void *data;
+    size_t bytes;
+} Buffer;
+
+/* buffer_reserve: makes room for `bytes`; the content is lost when the block moves.
+ * errors  E_MEMORY */
+Status buffer_reserve(Buffer *buffer, size_t bytes);
+
+/* buffer_grow: makes room for `bytes` and keeps the content; at least doubles, so that appending is cheap.
+ * errors  E_MEMORY; the old content stays valid */
+Status buffer_grow(Buffer *buffer, size_t bytes);
+
+void buffer_free(Buffer *buffer);
+
+#endif
