@@ -233,6 +233,7 @@ Status step_build(const StepConfig *config, const Model *model, Store *store, in
     step->model = model;
     step->store = store;
     step->graph = graph_create();
+    step->no_rows = mem_alloc((size_t)(model_image_size(model) + 1) * sizeof *step->no_rows);
     step->n_micro = config->batch / config->micro_batch;
     step->n_chunks = config->mask_chunk > 0 ? (config->n_masks + config->mask_chunk - 1) / config->mask_chunk : 1;
     BuildContext context = {.graph = step->graph, .store = store, .bn = config->bn};
@@ -267,6 +268,7 @@ void step_destroy(Step *step)
     graph_destroy(step->graph);
     free(step->gradients);
     free(step->staging);
+    free(step->no_rows);
     free(step);
 }
 

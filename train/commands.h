@@ -1,0 +1,14 @@
+/* The subcommands of `retort`, one file each. Each takes the words behind its name. */
+#ifndef RETORT_TRAIN_COMMANDS_H
+#define RETORT_TRAIN_COMMANDS_H
+
+#include "train/args.h"
+
+Status command_teach(Args *args);
+Status command_distill(Args *args);
+Status command_finetune(Args *args);
+Status command_inspect(Args *args);
+Status command_trace(Args *args);
+Status command_bench(Args *args);
+
+#endif

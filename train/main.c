@@ -1,0 +1,56 @@
+/* retort: finds the subcommand, runs it, and turns a failure into one line and an exit code. The only place
+ * that exits. */
+#include <stdio.h>
+#include <string.h>
+
+#include "train/commands.h"
+#include "train/options.h"
+
+typedef struct Command {
+    const char *name;
+    Status (*run)(Args *args);
+    const char *help;
+} Command;
+
+static const Command commands[] = {
+    {"teach", command_teach, "run the teacher over images and keep its embeddings"},
+    {"distill", command_distill, "train an encoder to give the teacher's embedding"},
+    {"finetune", command_finetune, "train encoder, prompt encoder and mask decoder on masks"},
+    {"inspect", command_inspect, "layers, parameters and MACs of a model; tensors of a file"},
+    {"trace", command_trace, "exact steps on given inputs, to compare with PyTorch"},
+    {"bench", command_bench, "time training steps and forward passes"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_help(FILE *out)
+{
+    fprintf(out, "usage: retort COMMAND [CONFIG.yaml] [--key=value ..]\n\ncommands\n");
+    for (int i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
+    fprintf(out, "\noptions, in a config file or as --key=value\n");
+    options_print_help(out);
+}
+
+static int run(const Command *command, int n, char **words)
+{
+    Args args = {.n = n, .words = words};
+    if (args_switch(&args, "help")) {
+        print_help(stdout);
+        return 0;
+    }
+    Status status = command->run(&args);
+    if (status == OK) return 0;
+    fprintf(stderr, "retort %s: %s\n", command->name, status_message());
+    return status == E_INTERRUPTED ? 75 : 1; /* 75: EX_TEMPFAIL, "run it again" to a scheduler */
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+        print_help(argc < 2 ? stderr : stdout);
+        return argc < 2 ? 2 : 0;
+    }
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(argv[1], commands[i].name) == 0) return run(&commands[i], argc - 2, argv + 2);
+    fprintf(stderr, "retort: unknown command %s; try retort --help\n", argv[1]);
+    return 2;
+}
