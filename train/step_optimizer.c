@@ -56,10 +56,9 @@ static bool decays(const StepConfig *c, const char *name)
 
 static double lr_scale(const StepConfig *c, const char *name)
 {
-    double scale = 1;
     for (int i = 0; i < c->n_lr_scales; i++)
-        if (fnmatch(c->lr_scales[i].pattern, name, 0) == 0) scale = c->lr_scales[i].factor;
-    return scale;
+        if (fnmatch(c->lr_scales[i].pattern, name, 0) == 0) return c->lr_scales[i].factor;
+    return 1;
 }
 
 static Status update_parameter(Step *step, const struct StepGradient *gradient, ValueId scale, ValueId gate)

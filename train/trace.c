@@ -17,6 +17,17 @@
 #include "train/trace_inputs.h"
 #include "train/weights.h"
 
+static const char usage[] =
+    "retort trace CONFIG --weights=F --inputs=F [--steps=N] --save=GLOB[,GLOB..] --out=F [--key=value ..]";
+
+typedef struct TraceArgs {
+    const char *config, *weights, *inputs, *out;
+    int64_t steps;
+    int n_save;
+    char **save; /* globs, owned */
+    Args overrides;
+} TraceArgs;
+
 typedef struct Trace {
     const TraceArgs *args;
     Options options;
@@ -243,7 +254,7 @@ static Status run_steps(Trace *trace)
 static Status run_trace(Trace *trace)
 {
     const TraceArgs *args = trace->args;
-    TRY(options_load(args->config, args->n_overrides, args->overrides, &trace->options));
+    TRY(options_load(args->config, args->overrides.n, args->overrides.words, &trace->options));
     TRY(recipe_open(&trace->options, &trace->recipe));
     TRY(trace_inputs_read(args->inputs, trace->recipe.model, &trace->inputs));
     TRY(build(trace));
@@ -252,19 +263,46 @@ static Status run_trace(Trace *trace)
     return safetensors_write(args->out, trace->n_results, trace->results, 1, meta);
 }
 
-Status command_trace(const TraceArgs *args)
+static Status parse_args(Args *args, TraceArgs *out)
 {
-    Trace trace = {.args = args};
-    Status status = run_trace(&trace);
-    exec_destroy(trace.exec);
-    step_destroy(trace.step);
-    trace_inputs_free(&trace.inputs);
-    recipe_close(&trace.recipe);
-    options_free(&trace.options);
-    for (int i = 0; i < trace.n_results; i++) {
-        free((char *)trace.results[i].name);
-        free(trace.results[i].tensor.data);
+    const char *globs;
+    out->config = args_positional(args);
+    if (!out->config) return status_fail(E_CONFIG, "name a config; usage: %s", usage);
+    TRY(args_need(args, "weights", usage, &out->weights));
+    TRY(args_need(args, "inputs", usage, &out->inputs));
+    TRY(args_need(args, "save", usage, &globs));
+    TRY(args_need(args, "out", usage, &out->out));
+    TRY(args_int(args, "steps", 1, 1, 1000000, &out->steps));
+    char *copy = mem_string(globs), *rest = copy;
+    out->save = mem_alloc((strlen(globs) + 1) * sizeof(char *));
+    for (char *glob; (glob = strsep(&rest, ","));) out->save[out->n_save++] = mem_string(glob);
+    free(copy);
+    out->overrides = *args;
+    return OK;
+}
+
+static void free_trace(Trace *trace)
+{
+    exec_destroy(trace->exec);
+    step_destroy(trace->step);
+    trace_inputs_free(&trace->inputs);
+    recipe_close(&trace->recipe);
+    options_free(&trace->options);
+    for (int i = 0; i < trace->n_results; i++) {
+        free((char *)trace->results[i].name);
+        free(trace->results[i].tensor.data);
     }
-    free(trace.results);
+    free(trace->results);
+}
+
+Status command_trace(Args *args)
+{
+    TraceArgs parsed = {0};
+    Trace trace = {.args = &parsed};
+    Status status = parse_args(args, &parsed);
+    if (status == OK) status = run_trace(&trace);
+    free_trace(&trace);
+    for (int i = 0; i < parsed.n_save; i++) free(parsed.save[i]);
+    free(parsed.save);
     return status;
 }

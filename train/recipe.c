@@ -1,0 +1,210 @@
+/* From options to the parts of a run. See recipe.h. */
+#include "train/recipe.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/rng.h"
+#include "base/text.h"
+#include "train/schedule.h"
+#include "train/weights.h"
+
+/* ---- opening ---- */
+
+static Status load_model(const char *path, const char *option, Backend *backend, Model **model, Store **store)
+{
+    if (path[0] == '\0')
+        return status_fail(E_CONFIG, "%s is not set; name a model description such as "
+                           "configs/models/efficientvit_sam_l0.yaml", option);
+    TRY(model_load(path, model));
+    *store = store_create(backend);
+    return model_declare(*model, *store);
+}
+
+static void freeze(Store *store, const OptionList *patterns)
+{
+    for (int i = 0; i < store->n_entries; i++)
+        for (int p = 0; p < patterns->n; p++)
+            if (fnmatch(patterns->items[p], store->entries[i].name, 0) == 0) store->entries[i].trainable = false;
+}
+
+static Status parse_lr_scales(Recipe *recipe, const OptionList *list)
+{
+    recipe->lr_scales = mem_alloc((size_t)list->n * sizeof *recipe->lr_scales);
+    for (int i = 0; i < list->n; i++) {
+        char *equals = strrchr(list->items[i], '=');
+        double factor;
+        if (!equals || !text_to_double(equals + 1, &factor) || factor < 0)
+            return status_fail(E_CONFIG, "optim.lr_scale: got %s, wanted PATTERN=FACTOR such as image_encoder.*=0.1",
+                               list->items[i]);
+        char *pattern = mem_string(list->items[i]);
+        pattern[equals - list->items[i]] = '\0';
+        recipe->lr_scales[recipe->n_lr_scales++] = (struct LrScale){pattern, factor};
+    }
+    return OK;
+}
+
+static Status open_parts(const Options *o, Recipe *recipe)
+{
+    const char *backends[] = {[OPT_BACKEND_CPU] = "cpu", [OPT_BACKEND_REF] = "ref"};
+    TRY(backend_open(backends[o->run_backend], (int)o->run_threads, &recipe->backend));
+    TRY(load_model(o->model, "model", recipe->backend, &recipe->model, &recipe->store));
+    freeze(recipe->store, &o->optim_freeze);
+    TRY(parse_lr_scales(recipe, &o->optim_lr_scale));
+    if (o->teacher_model[0] == '\0') return OK;
+    return load_model(o->teacher_model, "teacher.model", recipe->backend, &recipe->teacher, &recipe->teacher_store);
+}
+
+Status recipe_open(const Options *options, Recipe *out)
+{
+    *out = (Recipe){0};
+    Status status = open_parts(options, out);
+    if (status != OK) recipe_close(out);
+    return status;
+}
+
+void recipe_close(Recipe *recipe)
+{
+    for (int i = 0; i < recipe->n_lr_scales; i++) free((char *)recipe->lr_scales[i].pattern);
+    free(recipe->lr_scales);
+    store_destroy(recipe->store);
+    store_destroy(recipe->teacher_store);
+    model_destroy(recipe->model);
+    model_destroy(recipe->teacher);
+    if (recipe->backend) backend_close(recipe->backend);
+    *recipe = (Recipe){0};
+}
+
+/* ---- steps ---- */
+
+static DType precision_of(const Options *o)
+{
+    switch (o->run_precision) {
+    case OPT_PRECISION_BF16: return DT_BF16;
+    case OPT_PRECISION_FP16: return DT_F16;
+    default: return DT_F32;
+    }
+}
+
+static void loss_config(const Options *o, StepConfig *c)
+{
+    c->loss = o->loss_kind == OPT_LOSS_FOCAL ? LOSS_FOCAL : LOSS_BCE_POINTS;
+    c->mask_weight = o->loss_mask_weight;
+    c->dice_weight = o->loss_dice_weight;
+    c->focal_alpha = o->loss_focal_alpha;
+    c->focal_gamma = o->loss_focal_gamma;
+    c->n_points = o->loss_points;
+    c->oversample = o->loss_oversample;
+    c->importance = o->loss_importance;
+    c->keep_extent = o->loss_unpadded_only;
+}
+
+static void optimizer_config(const Recipe *recipe, const Options *o, StepConfig *c)
+{
+    c->update = true;
+    c->beta1 = o->optim_beta1;
+    c->beta2 = o->optim_beta2;
+    c->eps = o->optim_eps;
+    c->weight_decay = o->optim_weight_decay;
+    c->clip_norm = o->optim_clip == OPT_CLIP_NORM ? o->optim_clip_value : 0;
+    c->clip_value = o->optim_clip == OPT_CLIP_VALUE ? o->optim_clip_value : 0;
+    c->ema_decay = o->optim_ema_decay;
+    c->n_no_decay = o->optim_no_decay.n;
+    c->no_decay = (const char *const *)o->optim_no_decay.items;
+    c->n_lr_scales = recipe->n_lr_scales;
+    c->lr_scales = recipe->lr_scales;
+}
+
+Status recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, StepConfig *out)
+{
+    *out = (StepConfig){.kind = kind, .batch = o->train_batch, .precision = precision_of(o)};
+    StepConfig *c = out;
+    c->bn = o->optim_bn == OPT_BN_TRAIN ? BN_TRAIN : BN_EVAL;
+    c->micro_batch = o->train_micro_batch > 0 ? o->train_micro_batch : o->train_batch;
+    loss_config(o, c);
+    optimizer_config(recipe, o, c);
+    c->n_recompute = o->run_recompute.n;
+    c->recompute = (const char *const *)o->run_recompute.items;
+    if (kind == STEP_FINETUNE) {
+        c->n_masks = o->data_masks_per_image;
+        c->mask_chunk = o->run_mask_chunk < c->n_masks ? o->run_mask_chunk : c->n_masks;
+        c->n_slots = o->data_max_points + 1;
+    }
+    if (kind == STEP_DISTILL && o->teacher_embeddings[0] == '\0') {
+        if (!recipe->teacher)
+            return status_fail(E_CONFIG, "distillation needs teacher.model and teacher.weights, or teacher.embeddings");
+        c->teacher = recipe->teacher;
+        c->teacher_store = recipe->teacher_store;
+        c->teacher_micro = o->teacher_micro_batch < c->micro_batch ? o->teacher_micro_batch : c->micro_batch;
+    }
+    return OK;
+}
+
+LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *o, StepKind kind)
+{
+    bool run_teacher = kind == STEP_DISTILL && o->teacher_embeddings[0] == '\0';
+    return (LoaderConfig){
+        .image_size = model_image_size(recipe->model),
+        .teacher_size = run_teacher ? model_image_size(recipe->teacher) : 0,
+        .frame = model_frame(recipe->model),
+        .n_masks = kind == STEP_FINETUNE ? o->data_masks_per_image : 0,
+        .n_slots = o->data_max_points + 1,
+        .max_points = o->data_max_points,
+        .mask_words = o->data_mask_words * o->data_masks_per_image * model_image_size(recipe->model),
+        .repeat_masks = o->masks_repeat,
+        .points = o->prompts_points == OPT_POINTS_PAPER ? POINTS_PAPER : POINTS_RELEASED,
+        .flip = o->data_flip,
+        .box_probability = o->data_box_probability,
+        .batch = o->train_batch,
+        .rank = 0,
+        .world_size = 1,
+        .n_threads = (int)o->data_threads,
+        .prefetch = o->data_prefetch,
+        .seed = (uint64_t)o->seed,
+    };
+}
+
+double recipe_lr(const Options *o, int64_t step)
+{
+    ScheduleKind kind = o->optim_schedule == OPT_SCHEDULE_COSINE ? SCHEDULE_COSINE : SCHEDULE_CONSTANT;
+    return schedule_lr(kind, o->optim_lr, o->optim_warmup_steps, o->train_steps, step);
+}
+
+int32_t recipe_mode(const Options *o, int64_t step)
+{
+    if (o->train_mode != OPT_MODE_RANDOM) return o->train_mode == OPT_MODE_MULTI;
+    RngKey key = {.seed = (uint64_t)o->seed, .purpose = RNG_OUTPUT_MODE, .sample = (uint64_t)step};
+    return rng_uniform(key, 0) >= 0.5;
+}
+
+/* ---- weights ---- */
+
+static Status load_or_init(Store *store, const Model *model, const char *path, const Options *o, uint64_t seed)
+{
+    if (path[0] == '\0') {
+        fprintf(stderr, "%s: initial weights from seed %llu\n", model_name(model), (unsigned long long)seed);
+        return model_init(model, store, seed);
+    }
+    char report[1024];
+    TRY(model_init(model, store, seed)); /* what init.allow lets the file lack */
+    TRY(weights_load(store, path, o->init_allow.n, (const char *const *)o->init_allow.items, report, sizeof report));
+    fprintf(stderr, "%s\n", report);
+    return OK;
+}
+
+Status recipe_load_weights(const Recipe *recipe, const Options *o)
+{
+    return load_or_init(recipe->store, recipe->model, o->init_weights, o, (uint64_t)o->seed);
+}
+
+Status recipe_load_teacher(const Recipe *recipe, const Options *o)
+{
+    if (o->teacher_weights[0] == '\0')
+        return status_fail(E_CONFIG, "teacher.weights is not set; name a safetensors file, or `random` to try things out");
+    TRY(store_allocate(recipe->teacher_store));
+    const char *path = strcmp(o->teacher_weights, "random") == 0 ? "" : o->teacher_weights;
+    return load_or_init(recipe->teacher_store, recipe->teacher, path, o, (uint64_t)o->seed + 1);
+}
