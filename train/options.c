@@ -321,6 +321,9 @@ static Status merge_all(Merge *merge, const char *config_path, int n_overrides, 
     for (int i = 0; i < OPTION_COUNT; i++) set_text(merge, i, rows[i].default_text, "default");
     if (config_path) TRY(merge_file(merge, config_path, 0));
     for (int i = 0; i < n_overrides; i++) TRY(merge_override(merge, overrides[i]));
+    if (!strcmp(merge->text[OPTION_train_micro_batch], "0"))
+        set_text(merge, OPTION_train_micro_batch, merge->text[OPTION_train_batch],
+                 merge->origin[OPTION_train_batch]);
     return resolve_presets(merge);
 }
 

@@ -5,8 +5,9 @@
  * A config is YAML with nested keys (`optim: {lr: 1e-4}` is optim.lr); `base: FILE` in it names a config that
  * is read first, relative to the file that names it (all other paths are relative to the working folder).
  * Later wins: defaults, base, config, then --KEY=VALUE in order. Then each option that still says "preset"
- * takes the value that train.preset gives it, and only then values are parsed; so struct Options never holds
- * an open choice, and what options_write writes gives the same Options again.
+ * takes the value that train.preset gives it (and train.micro_batch 0 that of train.batch), and only then
+ * values are parsed; so struct Options never holds an open choice, and what options_write writes gives the
+ * same Options again.
  */
 #ifndef RETORT_TRAIN_OPTIONS_H
 #define RETORT_TRAIN_OPTIONS_H

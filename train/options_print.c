@@ -29,13 +29,23 @@ static bool opens_group(int option)
 
 /* ---- help ---- */
 
+/* Whole bounds in full, others in as few digits as they need. */
+static void print_bound(double bound, FILE *out)
+{
+    fprintf(out, bound == (double)(int64_t)bound ? "%.0f" : "%g", bound);
+}
+
 static void print_row_help(const OptionRow *row, FILE *out)
 {
     fprintf(out, "  --%-24s %s", row->key, type_names[row->type]);
     for (int i = 0; row->choices && row->choices[i]; i++)
         fprintf(out, "%s%s", i ? ", " : " ", row->choices[i]);
-    bool has_range = row->max > row->min;
-    if (has_range) fprintf(out, ", %.15g to %.15g", row->min, row->max);
+    if (row->max > row->min) {
+        fputs(", ", out);
+        print_bound(row->min, out);
+        fputs(" to ", out);
+        print_bound(row->max, out);
+    }
     if (*row->unit) fprintf(out, " (%s)", row->unit);
     fprintf(out, "; default %s\n%30s%s\n", *row->default_text ? row->default_text : "empty", "", row->help);
 }
