@@ -10,10 +10,14 @@ static Status cuda_missing(int n_threads, Backend **out)
 {
     (void)n_threads;
     (void)out;
-    return status_fail(E_UNSUPPORTED, "backend \"cuda\": this build has no CUDA plug-in; use \"cpu\"");
+    return status_fail(E_UNSUPPORTED,
+                       "backend \"cuda\": this build has no CUDA plug-in; use \"cpu\"");
 }
 
-static const struct { const char *name; Status (*open)(int n_threads, Backend **out); } backends[] = {
+static const struct {
+    const char *name;
+    Status (*open)(int n_threads, Backend **out);
+} backends[] = {
     {"cpu", cpu_open},
     {"cuda", cuda_missing},
     {"ref", ref_open},

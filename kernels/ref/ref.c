@@ -1,7 +1,7 @@
-/* The reference backend: picks the f32 or the f64 kernel of an op and owns plain host memory. See ref.h.
+/* The reference backend: picks the f32 or f64 kernel of an op, owns plain host memory. See ref.h.
  *
- * Single-threaded by design: it is the judge of the other backends, so it stays simple and its sums have one
- * order.
+ * Single-threaded by design: it is the judge of the other backends, so it stays simple and its sums
+ * have one order.
  */
 #include "kernels/ref/ref.h"
 
@@ -13,8 +13,11 @@
 
 typedef void (*Kernel)(const KernelCall *call);
 
-static const struct { Kernel f32, f64; } kernels[OP_COUNT] = {
-#define DIFF(ID, name, Attr, types, needs, flags, ulps) [OP_##ID] = {ref_##name##_f32, ref_##name##_f64},
+static const struct {
+    Kernel f32, f64;
+} kernels[OP_COUNT] = {
+#define DIFF(ID, name, Attr, types, needs, flags, ulps)                                            \
+    [OP_##ID] = {ref_##name##_f32, ref_##name##_f64},
 #define PLAIN(ID, name, Attr, types, flags, ulps) DIFF(ID, name, Attr, types, "", flags, ulps)
 #include "kernels/ops.def"
 #undef DIFF
@@ -23,7 +26,7 @@ static const struct { Kernel f32, f64; } kernels[OP_COUNT] = {
 
 /* ---- bind ---- */
 
-/* The dtype that selects the kernel: that of the first float operand, sources before destinations. */
+/* The dtype that selects the kernel: of the first float operand, sources before destinations. */
 static DType float_dtype(const KernelCall *call)
 {
     for (int i = 0; i < call->n_src; i++)
@@ -38,14 +41,15 @@ static DType wanted_dtype(OpOperand operand, DType real)
     return operand.kind == 'i' ? DT_I32 : operand.kind == 't' ? DT_I64 : real;
 }
 
-static Status check_operand(const KernelCall *call, const Tensor *tensor, OpOperand operand, DType real,
-                            const char *side, int index)
+static Status check_operand(const KernelCall *call, const Tensor *tensor, OpOperand operand,
+                            DType real, const char *side, int index)
 {
     if (tensor->dtype == DT_NONE && operand.optional) return OK;
     DType wanted = wanted_dtype(operand, real);
     if (tensor->dtype == wanted) return OK;
     return status_fail(E_UNSUPPORTED, "%s: %s on ref: %s %d is %s, but must be %s", call->label,
-                       op_info(call->op)->name, side, index, dtype_name(tensor->dtype), dtype_name(wanted));
+                       op_info(call->op)->name, side, index, dtype_name(tensor->dtype),
+                       dtype_name(wanted));
 }
 
 static Status check_operands(const KernelCall *call, DType real)
@@ -82,7 +86,8 @@ static size_t scratch_bytes(const KernelCall *call)
         return (size_t)(2 * (d + 1) * d + d + 1) * sizeof(double);
     case OP_FOCAL_DICE: return (size_t)attr->focal_dice.size * sizeof(float);
     case OP_FOCAL_DICE_GRAD: return (size_t)attr->focal_dice_grad.size * sizeof(float);
-    case OP_POINT_SAMPLE: return (size_t)point_sample_drawn(&attr->point_sample) * sizeof(RankedPoint);
+    case OP_POINT_SAMPLE:
+        return (size_t)point_sample_drawn(&attr->point_sample) * sizeof(RankedPoint);
     default: return 0;
     }
 }
@@ -95,8 +100,10 @@ static Status ref_bind(Backend *backend, KernelCall *call)
     /* A cast's operands differ in dtype, and its kernel goes by them. */
     if (call->op != OP_CAST) {
         if (real != DT_F32 && real != DT_F64)
-            return status_fail(E_UNSUPPORTED, "%s: %s on ref: dtype %s; the reference backend computes in "
-                               "float32 and float64 only", call->label, op_info(call->op)->name, dtype_name(real));
+            return status_fail(E_UNSUPPORTED,
+                               "%s: %s on ref: dtype %s; the reference backend computes in "
+                               "float32 and float64 only",
+                               call->label, op_info(call->op)->name, dtype_name(real));
         TRY(check_operands(call, real));
     }
     call->run = real == DT_F64 ? kernels[call->op].f64 : kernels[call->op].f32;
@@ -151,8 +158,9 @@ Status ref_open(int n_threads, Backend **out)
 {
     (void)n_threads;
     Backend *backend = mem_alloc(sizeof *backend);
-    *backend = (Backend){.name = "ref", .n_threads = 1, .bind = ref_bind, .alloc = ref_alloc, .free = ref_free,
-                         .upload = ref_copy, .download = ref_copy, .wait = ref_wait, .close = ref_close};
+    *backend = (Backend){.name = "ref", .n_threads = 1, .bind = ref_bind, .alloc = ref_alloc,
+                         .free = ref_free, .upload = ref_copy, .download = ref_copy,
+                         .wait = ref_wait, .close = ref_close};
     *out = backend;
     return OK;
 }

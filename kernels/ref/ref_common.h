@@ -1,8 +1,9 @@
-/* What the reference kernels share that does not depend on the float type: addresses, activations, taps of
- * resampling, the per-pixel terms of the mask losses.
+/* What the reference kernels share that does not depend on the float type: addresses, activations,
+ * taps of resampling, the per-pixel terms of the mask losses.
  *
- * Included by ref_f32.c and ref_f64.c only, in front of the ref_*.inc. All values here are double: the
- * reference computes in double and rounds where it stores, so f32 and f64 differ in storage alone.
+ * Included by ref_f32.c and ref_f64.c only, in front of the ref_*.inc. All values here are double:
+ * the reference computes in double and rounds where it stores, so f32 and f64 differ in storage
+ * alone.
  */
 #ifndef RETORT_KERNELS_REF_COMMON_H
 #define RETORT_KERNELS_REF_COMMON_H
@@ -29,7 +30,8 @@ static inline const int32_t *src_int(const KernelCall *call, int i)
     return has_src(call, i) ? call->src[i].data : NULL;
 }
 
-/* Where element `flat` of a tensor of shape `outer` reads in `inner`, which numpy broadcasts to `outer`. */
+/* Where element `flat` of a tensor of shape `outer` reads in `inner`, which numpy broadcasts to
+ * `outer`. */
 static inline int64_t broadcast_offset(Shape outer, int64_t flat, Shape inner)
 {
     int64_t offset = 0, stride = 1;
@@ -88,7 +90,8 @@ static inline double act_value(Activation kind, double x)
     return 0;
 }
 
-/* Derivative; at the kinks the value of the flat or outer side: 0 for ReLU at 0 and for hardswish at -3, 1 at 3. */
+/* Derivative; at the kinks the value of the straight side: 0 for ReLU at 0 and hardswish at -3,
+ * 1 for hardswish at 3. */
 static inline double act_slope(Activation kind, double x)
 {
     switch (kind) {
@@ -98,8 +101,7 @@ static inline double act_slope(Activation kind, double x)
         double t = tanh(SQRT_2_OVER_PI * (x + 0.044715 * x * x * x));
         return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * SQRT_2_OVER_PI * (1 + 3 * 0.044715 * x * x);
     }
-    case ACT_GELU_ERF:
-        return 0.5 * (1 + erf(x * SQRT_HALF)) + x * exp(-0.5 * x * x) / sqrt(2 * PI);
+    case ACT_GELU_ERF: return 0.5 * (1 + erf(x * SQRT_HALF)) + x * exp(-0.5 * x * x) / sqrt(2 * PI);
     case ACT_HARDSWISH: return x <= -3 ? 0 : x >= 3 ? 1 : (2 * x + 3) / 6;
     }
     assert(!"unknown activation");
@@ -137,18 +139,21 @@ static inline Taps bicubic_taps(int64_t i, int64_t in, int64_t out)
     for (int k = 0; k < 4; k++) {
         double x = fabs(s - (double)(first + k));
         taps.at[k] = clamp_index(first + k, in);
-        taps.weight[k] = x <= 1 ? ((a + 2) * x - (a + 3)) * x * x + 1 : ((a * x - 5 * a) * x + 8 * a) * x - 4 * a;
+        taps.weight[k] = x <= 1 ? ((a + 2) * x - (a + 3)) * x * x + 1
+                                : ((a * x - 5 * a) * x + 8 * a) * x - 4 * a;
     }
     return taps;
 }
 
-/* Taps of output i of `out` in a source of `in` elements. source  torch.nn.functional.interpolate */
+/* Taps of output i of `out` in a source of `in` elements.
+ * source  torch.nn.functional.interpolate */
 static inline Taps resize_taps(ResizeMode mode, int64_t i, int64_t in, int64_t out)
 {
     return mode == RESIZE_BICUBIC ? bicubic_taps(i, in, out) : bilinear_taps(i, in, out);
 }
 
-/* Taps of the point u in [0,1] of an axis of `size` pixels; taps outside are left out, that is, read as 0.
+/* Taps of the point u in [0,1] of an axis of `size` pixels; taps outside are left out, that is,
+ * read as 0.
  * source  torch.nn.functional.grid_sample, zero padding, align_corners=False */
 static inline Taps point_taps(double u, int64_t size)
 {
@@ -239,7 +244,8 @@ static inline double soft_run_at(const uint32_t *word, const uint32_t *end, int6
 }
 
 /* The candidates that the output mode takes part with: [begin, end). */
-static inline void mode_candidates(const int32_t *mode, int64_t n_candidates, int64_t *begin, int64_t *end)
+static inline void mode_candidates(const int32_t *mode, int64_t n_candidates, int64_t *begin,
+                                   int64_t *end)
 {
     *begin = *mode == 1 ? 1 : 0;
     *end = *mode == 1 ? n_candidates : 1;
