@@ -24,7 +24,7 @@ $(BUILD)/libretort.a: $(LIB_OBJ)
 $(BUILD)/retort: $(BUILD)/train/main.o $(BUILD)/libretort.a
 	$(CC) $(EXTRA) $^ $(LDLIBS) -o $@
 
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/libretort.a
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/tests/kat.o $(BUILD)/libretort.a
 	$(CC) $(EXTRA) $^ -lcriterion $(LDLIBS) -o $@
 
 tests: $(TESTS)

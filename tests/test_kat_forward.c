@@ -1,0 +1,440 @@
+/* Forward passes against the known answers of the official code: the L0 encoder, SAM's ViT-B, and the prompt
+ * encoder with the mask decoder in all cases of the table. Backend cpu, f32. */
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "autograd/exec.h"
+#include "autograd/passes.h"
+#include "base/memory.h"
+#include "model/model.h"
+#include "tests/kat.h"
+#include "tests/support.h"
+
+/* In standard deviations of the row, suggested by the README. Batch statistics amplify rounding. */
+#define VALUE_TOL 2e-5
+#define MOMENT_TOL 1e-5
+#define TRAIN_TOL 3e-4
+
+typedef struct Bench { /* all that one forward pass needs */
+    Backend *backend;
+    Model *model;
+    Store *store;
+    BuildContext context;
+    Exec *exec;
+    KatTable table;
+    double value_tol, moment_tol;
+} Bench;
+
+static void must(Status status)
+{
+    cr_assert(status == OK, "%s", status_message());
+}
+
+static void bench_open(Bench *b, const char *config, const char *table_path)
+{
+    char path[256];
+    *b = (Bench){.value_tol = VALUE_TOL, .moment_tol = MOMENT_TOL};
+    must(kat_load(table_path, &b->table));
+    snprintf(path, sizeof path, "configs/models/%s.yaml", config);
+    must(model_load(path, &b->model));
+    must(backend_open("cpu", 0, &b->backend));
+    b->store = store_create(b->backend);
+    must(model_declare(b->model, b->store));
+    must(store_allocate(b->store));
+    b->context = (BuildContext){.graph = graph_create(), .store = b->store, .bn = BN_EVAL};
+}
+
+/* Keeps all module outputs, then makes the graph ready to run. */
+static void bench_finish(Bench *b)
+{
+    Graph *graph = b->context.graph;
+    pass_fuse(graph);
+    for (int i = 0; i < graph->n_modules; i++)
+        graph_output(graph, graph->modules[i].value, graph->modules[i].path);
+    pass_prune(graph);
+    must(graph->status);
+    must(exec_create(graph, b->backend, &b->exec));
+}
+
+static void bench_close(Bench *b)
+{
+    exec_destroy(b->exec);
+    free(b->context.bn_records);
+    graph_destroy(b->context.graph);
+    store_destroy(b->store);
+    model_destroy(b->model);
+    backend_close(b->backend);
+    kat_free(&b->table);
+}
+
+static float *read_value(Bench *b, ValueId value, Shape *shape)
+{
+    *shape = graph_value(b->context.graph, value)->shape;
+    float *data = mem_alloc((size_t)shape_elems(*shape) * sizeof *data);
+    must(exec_read(b->exec, value, data));
+    return data;
+}
+
+static ValueId find_module(const Graph *graph, const char *path)
+{
+    for (int i = 0; i < graph->n_modules; i++)
+        if (strcmp(graph->modules[i].path, path) == 0) return graph->modules[i].value;
+    cr_assert(false, "no module output %s", path);
+    return VALUE_NONE;
+}
+
+static void expect_row(const Bench *b, const KatRow *row, const float *values, int64_t n)
+{
+    KatReport report;
+    bool equal = kat_compare(row, values, n, b->value_tol, b->moment_tol, &report);
+    cr_expect(equal, "%s %s %s: %s", row->model, row->mode, row->item, report.text);
+}
+
+/* A module output in the table's order: `pixels_major` values are turned to channels first. */
+static void expect_module(Bench *b, const KatRow *row, const char *path, bool pixels_major)
+{
+    cr_assert_not_null(row, "no row for %s", path);
+    Shape shape;
+    float *values = read_value(b, find_module(b->context.graph, path), &shape);
+    int64_t n = shape_elems(shape), channels = shape_dim_from_end(shape, 1);
+    int64_t images = shape.rank == 4 ? shape.dim[0] : 1;
+    if (pixels_major) {
+        float *turned = mem_alloc((size_t)n * sizeof *turned);
+        kat_channels_first(turned, values, images, n / images / channels, channels);
+        expect_row(b, row, turned, n);
+        free(turned);
+    } else {
+        expect_row(b, row, values, n);
+    }
+    free(values);
+}
+
+/* ---- the rules themselves ---- */
+
+Test(kat, hash)
+{
+    cr_expect_float_eq(kat_u("kat.image", 0), -0.37689292, 1e-8);
+    cr_expect_float_eq(kat_u("kat.image", 1), -0.92437255, 1e-8);
+    cr_expect_float_eq(kat_u("kat.image", 2), -0.87959385, 1e-8);
+}
+
+/* First, second and last element of entries, as the README prints them. */
+Test(kat, weights)
+{
+    static const struct { const char *name; double first, second, last; } wanted[] = {
+        {"image_encoder.backbone.stages.0.op_list.0.conv.weight", -0.0473922901, 0.0601991415, 0.226960465},
+        {"image_encoder.backbone.stages.0.op_list.0.norm.running_var", 1.21401358, 0.639958799, 0.944921851},
+        {"image_encoder.norm.weight", 1.00373316, 0.980581224, 1.09369504},
+        {"mask_decoder.iou_token.weight", 0.147774458, -0.823905706, -0.0551857948},
+        {"mask_decoder.output_upscaling.0.weight", -0.0377051346, 0.0802812576, 0.0342481993},
+    };
+    Model *model;
+    Backend *backend;
+    must(model_load("configs/models/efficientvit_sam_l0.yaml", &model));
+    must(backend_open("cpu", 0, &backend));
+    Store *store = store_create(backend);
+    must(model_declare(model, store));
+    must(store_allocate(store));
+    must(kat_fill_store(store, ""));
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        int index = store_find(store, wanted[i].name);
+        const StoreEntry *entry = &store->entries[index];
+        int64_t n = shape_elems(entry->shape);
+        float *data = mem_alloc((size_t)n * sizeof *data);
+        must(store_get(store, index, &(Tensor){DT_F32, entry->shape, data}));
+        cr_expect_float_eq(data[0], wanted[i].first, 1e-8, "%s", entry->name);
+        cr_expect_float_eq(data[1], wanted[i].second, 1e-8, "%s", entry->name);
+        cr_expect_float_eq(data[n - 1], wanted[i].last, 1e-8, "%s", entry->name);
+        free(data);
+    }
+    store_destroy(store);
+    model_destroy(model);
+    backend_close(backend);
+}
+
+/* ---- image encoders ---- */
+
+/* `shape` is that of the input: (N,S,S,3), or (1,N,S,S,3) for a step of one micro-batch. */
+static void run_on_image(Bench *b, Shape shape)
+{
+    float *pixels = mem_alloc((size_t)shape_elems(shape) * sizeof *pixels);
+    int64_t side = model_image_size(b->model);
+    kat_fill_map("kat.image", 2, pixels, SHAPE(shape_elems(shape) / (side * side * 3), side, side, 3));
+    must(exec_write(b->exec, graph_find_input(b->context.graph, "image"), pixels));
+    free(pixels);
+    must(exec_run(b->exec));
+}
+
+static void run_encoder(Bench *b)
+{
+    int64_t side = model_image_size(b->model);
+    Shape shape = SHAPE(1, side, side, 3);
+    must(kat_fill_store(b->store, "image_encoder."));
+    build_image_encoder(&b->context, b->model, graph_input(b->context.graph, "image", DT_F32, shape));
+    bench_finish(b);
+    run_on_image(b, shape);
+}
+
+/* Two images with batch statistics, in the regions of a training step. */
+static void run_training_encoder(Bench *b)
+{
+    Graph *graph = b->context.graph;
+    int64_t side = model_image_size(b->model);
+    Shape shape = SHAPE(1, 2, side, side, 3);
+    must(kat_fill_store(b->store, "image_encoder."));
+    b->context.bn = BN_TRAIN;
+    ValueId images = graph_input(graph, "image", DT_F32, shape);
+    ValueId ok = graph_input(graph, "ok", DT_F32, SHAPE(1));
+    RegionId micro = graph_region_open(graph, REGION_STEP, 1, "micro");
+    build_image_encoder(&b->context, b->model, graph_slice(graph, micro, images));
+    graph_region_close(graph, micro);
+    build_bn_updates(&b->context, ok);
+    bench_finish(b);
+    must(exec_write(b->exec, ok, &(float){1}));
+    run_on_image(b, shape);
+}
+
+static bool is_module_row(const KatRow *row)
+{
+    return !strchr(row->item, ' '); /* others read "grad NAME", "after step NAME", "curve 3" */
+}
+
+/* Every module output of the model in the table. */
+static void expect_encoder_rows(Bench *b, const char *model)
+{
+    int n_rows = 0;
+    for (int i = 0; i < b->table.n_rows; i++) {
+        const KatRow *row = &b->table.rows[i];
+        char path[256];
+        if (strcmp(row->model, model) != 0 || !is_module_row(row)) continue;
+        bool embedding = strcmp(row->item, "embedding") == 0;
+        snprintf(path, sizeof path, "image_encoder%s%s", embedding ? "" : ".", embedding ? "" : row->item);
+        expect_module(b, row, path, true);
+        n_rows++;
+    }
+    cr_expect_gt(n_rows, 10);
+}
+
+/* Rows "after step NAME": running statistics; and every count of batches is 1. */
+static void expect_running_statistics(Bench *b)
+{
+    static const char prefix[] = "after step ";
+    float values[8192];
+    int64_t tracked;
+    for (int i = 0; i < b->table.n_rows; i++) {
+        const KatRow *row = &b->table.rows[i];
+        if (strncmp(row->item, prefix, sizeof prefix - 1) != 0) continue;
+        int index = store_find(b->store, row->item + sizeof prefix - 1);
+        cr_assert_geq(index, 0, "%s", row->item);
+        const StoreEntry *entry = &b->store->entries[index];
+        must(store_get(b->store, index, &(Tensor){DT_F32, entry->shape, values}));
+        expect_row(b, row, values, shape_elems(entry->shape));
+    }
+    for (int i = 0; i < b->store->n_entries; i++) {
+        if (b->store->entries[i].dtype != DT_I64) continue;
+        must(store_get(b->store, i, &(Tensor){DT_I64, SHAPE_SCALAR, &tracked}));
+        cr_expect_eq(tracked, 1, "%s: %lld", b->store->entries[i].name, (long long)tracked);
+    }
+}
+
+Test(kat, encoder_of_efficientvit_sam_l0)
+{
+    char path[256];
+    Bench b;
+    SKIP_WITHOUT("spec/kat/efficientvit_sam_forward.tsv", path);
+    bench_open(&b, "efficientvit_sam_l0", path);
+    run_encoder(&b);
+    expect_encoder_rows(&b, "efficientvit_sam_l0");
+    bench_close(&b);
+}
+
+Test(kat, encoder_of_efficientvit_sam_l0_in_training)
+{
+    char path[256];
+    Bench b;
+    SKIP_WITHOUT("spec/kat/efficientvit_sam_distill_step.tsv", path);
+    bench_open(&b, "efficientvit_sam_l0", path);
+    b.value_tol = b.moment_tol = TRAIN_TOL;
+    run_training_encoder(&b);
+    expect_encoder_rows(&b, "efficientvit_sam_l0");
+    expect_running_statistics(&b);
+    bench_close(&b);
+}
+
+Test(kat, encoder_of_sam_vit_b)
+{
+    char path[256];
+    Bench b;
+    SKIP_WITHOUT("spec/kat/sam_forward.tsv", path);
+    bench_open(&b, "sam_vit_b", path);
+    run_encoder(&b);
+    expect_encoder_rows(&b, "sam_vit_b");
+    bench_close(&b);
+}
+
+/* ---- prompt encoder and mask decoder ---- */
+
+enum { MAX_PROMPTS = 3, MAX_TOKENS = 8 };
+
+typedef struct DecoderCase { /* prompts as the prompt encoder takes them: padding points and corners included */
+    const char *name;
+    int n_prompts, n_points;
+    float coords[MAX_PROMPTS][MAX_TOKENS][2]; /* px in the frame of 1024 */
+    int32_t labels[MAX_PROMPTS][MAX_TOKENS];
+    bool mask, tiny;
+} DecoderCase;
+
+#define BOX3_COORDS                                                                            \
+    {{{100.5f, 200.25f}, {700.75f, 900}}, {{0, 0}, {1023, 1023}}, {{512, 300.5f}, {530.25f, 310}}}
+#define BOX3_LABELS {{2, 3}, {2, 3}, {2, 3}}
+#define PTS_COORDS                                                                             \
+    {{{500, 375}, {20.25f, 1000.5f}, {830.75f, 64}}, {{256, 256}, {768.5f, 300.25f}, {1, 2}}}
+
+static const DecoderCase cases[] = {
+    {"box3", 3, 2, BOX3_COORDS, BOX3_LABELS, false, false},
+    {"pts3x2", 2, 4, PTS_COORDS, {{1, 0, 1, -1}, {1, 0, 1, -1}}, false, false},
+    {"pt_box", 1, 3, {{{400.5f, 610.25f}, {300, 500}, {520.5f, 760.75f}}}, {{1, 2, 3}}, false, false},
+    {"pt_mask", 1, 2, {{{777.25f, 123.5f}}}, {{1, -1}}, true, false},
+    {"box3_tiny", 3, 2, BOX3_COORDS, BOX3_LABELS, false, true},
+};
+
+/* Four empty slots behind the tokens of pts3x2 must not be felt. */
+static const DecoderCase with_empty_slots = {
+    "pts3x2", 2, 8, PTS_COORDS, {{1, 0, 1, -1, -2, -2, -2, -2}, {1, 0, 1, -1, -2, -2, -2, -2}}, false, false};
+
+static void scale_entry(Store *store, int index, float factor)
+{
+    const StoreEntry *entry = &store->entries[index];
+    int64_t n = shape_elems(entry->shape);
+    Tensor host = {DT_F32, entry->shape, mem_alloc((size_t)n * sizeof(float))};
+    must(store_get(store, index, &host));
+    for (int64_t i = 0; i < n; i++) ((float *)host.data)[i] *= factor;
+    must(store_set(store, index, &host));
+    free(host.data);
+}
+
+static void make_tiny(Store *store)
+{
+    for (int i = 0; i < store->n_entries; i++) {
+        const char *name = store->entries[i].name;
+        bool embedding = strncmp(name, "prompt_encoder.", 15) == 0 && strstr(name, "embed");
+        bool token = strstr(name, "iou_token") || strstr(name, "mask_tokens");
+        bool out = strncmp(name, "mask_decoder.transformer.", 25) == 0 && strstr(name, ".out_proj.");
+        if (embedding || token || out) scale_entry(store, i, 0x1p-7f);
+    }
+}
+
+static void write_prompts(Bench *b, const DecoderCase *c)
+{
+    Graph *graph = b->context.graph;
+    float coords[MAX_PROMPTS * MAX_TOKENS * 2];
+    int32_t labels[MAX_PROMPTS * MAX_TOKENS];
+    for (int m = 0; m < c->n_prompts; m++) {
+        memcpy(coords + m * c->n_points * 2, c->coords[m], (size_t)c->n_points * sizeof c->coords[m][0]);
+        memcpy(labels + m * c->n_points, c->labels[m], (size_t)c->n_points * sizeof c->labels[m][0]);
+    }
+    must(exec_write(b->exec, graph_find_input(graph, "coords"), coords));
+    must(exec_write(b->exec, graph_find_input(graph, "labels"), labels));
+    if (!c->mask) return;
+    float *mask = mem_alloc(256 * 256 * sizeof *mask);
+    kat_fill("kat.mask_input", 4, mask, 256 * 256);
+    must(exec_write(b->exec, graph_find_input(graph, "mask"), mask));
+    free(mask);
+}
+
+static void write_embedding(Bench *b, float factor)
+{
+    Shape shape = SHAPE(1, 64, 64, 256);
+    float *embedding = mem_alloc((size_t)shape_elems(shape) * sizeof *embedding);
+    kat_fill_map("kat.image_embedding", factor, embedding, shape);
+    must(exec_write(b->exec, graph_find_input(b->context.graph, "embedding"), embedding));
+    free(embedding);
+}
+
+static DecoderOutputs run_decoder(Bench *b, const DecoderCase *c)
+{
+    Graph *graph = b->context.graph;
+    ValueId embedding = graph_input(graph, "embedding", DT_F32, SHAPE(1, 64, 64, 256));
+    PromptInputs prompts = {.coords = graph_input(graph, "coords", DT_F32, SHAPE(1, c->n_prompts, c->n_points, 2)),
+                            .labels = graph_input(graph, "labels", DT_I32, SHAPE(1, c->n_prompts, c->n_points))};
+    if (c->mask) prompts.mask_input = graph_input(graph, "mask", DT_F32, SHAPE(1, c->n_prompts, 256, 256));
+    DecoderOutputs outputs = build_decoder(&b->context, b->model, embedding, prompts);
+    graph_output(graph, outputs.masks, "masks");
+    graph_output(graph, outputs.iou, "iou");
+    if (c->tiny) make_tiny(b->store);
+    bench_finish(b);
+    write_embedding(b, c->tiny ? 0x1p-7f : 1);
+    write_prompts(b, c);
+    must(exec_run(b->exec));
+    return outputs;
+}
+
+/* Rows "<what>.multi prompt B" (candidates 1 to 3) and "<what>.single prompt B" (candidate 0). */
+static void expect_candidates(Bench *b, const char *model, const DecoderCase *c, const char *what, ValueId value)
+{
+    Shape shape;
+    float *values = read_value(b, value, &shape);
+    int64_t per_candidate = shape_elems(shape) / (c->n_prompts * 4);
+    for (int prompt = 0; prompt < c->n_prompts; prompt++)
+        for (int multi = 0; multi < 2; multi++) {
+            char item[64];
+            snprintf(item, sizeof item, "%s.%s prompt %d", what, multi ? "multi" : "single", prompt);
+            const KatRow *row = kat_find(&b->table, model, c->name, item);
+            cr_assert_not_null(row, "%s", item);
+            expect_row(b, row, values + (prompt * 4 + multi) * per_candidate, (multi ? 3 : 1) * per_candidate);
+        }
+    free(values);
+}
+
+static void expect_inner_rows(Bench *b, const char *model, const DecoderCase *c)
+{
+    KatTable *t = &b->table;
+    expect_module(b, kat_find(t, model, "pe", "image_pe"), "prompt_encoder.pe_layer", true);
+    expect_module(b, kat_find(t, model, c->name, "sparse"), "prompt_encoder.sparse", false);
+    if (c->mask)
+        expect_module(b, kat_find(t, model, c->name, "dense"), "prompt_encoder.mask_downscaling", true);
+    expect_module(b, kat_find(t, model, c->name, "tokens_out"), "mask_decoder.transformer.norm_final_attn", false);
+    expect_module(b, kat_find(t, model, c->name, "upscaled"), "mask_decoder.output_upscaling", true);
+    Shape shape; /* (1,M,4096,256): each prompt is turned to channels first */
+    float *tokens = read_value(b, find_module(b->context.graph, "mask_decoder.transformer.layers.1.norm4"), &shape);
+    float *turned = mem_alloc((size_t)shape_elems(shape) * sizeof *turned);
+    kat_channels_first(turned, tokens, shape.dim[1], shape.dim[2], shape.dim[3]);
+    expect_row(b, kat_find(t, model, c->name, "image_tokens_out"), turned, shape_elems(shape));
+    free(tokens);
+    free(turned);
+}
+
+static void expect_decoder(const char *model, const char *config, const DecoderCase *c, bool inner)
+{
+    char path[256];
+    Bench b;
+    SKIP_WITHOUT("spec/kat/decoder_forward.tsv", path);
+    bench_open(&b, config, path);
+    must(kat_fill_store(b.store, "prompt_encoder."));
+    must(kat_fill_store(b.store, "mask_decoder."));
+    DecoderOutputs outputs = run_decoder(&b, c);
+    if (inner) expect_inner_rows(&b, model, c);
+    expect_candidates(&b, model, c, "lowres", outputs.masks);
+    expect_candidates(&b, model, c, "iou", outputs.iou);
+    bench_close(&b);
+}
+
+Test(kat, decoder_of_efficientvit_sam)
+{
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        expect_decoder("efficientvit_sam", "efficientvit_sam_l0", &cases[i], true);
+}
+
+Test(kat, decoder_of_sam)
+{
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        expect_decoder("sam", "sam_vit_b", &cases[i], true);
+}
+
+Test(kat, empty_slots_are_not_felt)
+{
+    expect_decoder("efficientvit_sam", "efficientvit_sam_l0", &with_empty_slots, false);
+}
