@@ -1,13 +1,6 @@
 /* A batch of the loader to the inputs of a step. See feed.h. Allocates nothing after the first step. */
 #include "train/feed.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#include "base/memory.h"
-
-enum { MAX_SLOTS = 64 };
-
 /* Cells of the embedding that hold image, not padding: a cell counts if any pixel of it is image. */
 static Status feed_extent(Step *step, Exec *exec, const Batch *batch)
 {
@@ -21,22 +14,26 @@ static Status feed_extent(Step *step, Exec *exec, const Batch *batch)
     return exec_write(exec, step->extent, cells);
 }
 
-static Status feed_masks(Step *step, Exec *exec, const Batch *batch)
+Status feed_mask_tensors(Step *step, Exec *exec, const MaskTensors *t)
 {
     const StepConfig *c = &step->config;
-    static const float no_coords[2 * MAX_SLOTS];
-    static const int32_t no_key[2];
-    static const float no_weight;
-    int32_t no_labels[MAX_SLOTS];
-    for (int i = 0; i < MAX_SLOTS; i++) no_labels[i] = -2;
-    size_t n_rows = (size_t)model_image_size(step->model) + 1;
-    TRY(step_feed_masks(step, exec, step->coords, batch->coords, (size_t)c->n_slots * 2 * sizeof(float), no_coords));
-    TRY(step_feed_masks(step, exec, step->labels, batch->labels, (size_t)c->n_slots * sizeof(int32_t), no_labels));
-    TRY(step_feed_masks(step, exec, step->rows, batch->rows, n_rows * sizeof(int32_t), step->no_rows));
-    TRY(step_feed_masks(step, exec, step->weight, batch->weight, sizeof(float), &no_weight));
-    if (step->point_key != VALUE_NONE)
-        TRY(step_feed_masks(step, exec, step->point_key, batch->point_key, 2 * sizeof(int32_t), no_key));
-    return exec_write(exec, step->words, batch->words);
+    size_t n_slots = (size_t)c->n_slots, side = (size_t)model_image_size(step->model);
+    size_t lowres = (size_t)model_lowres(step->model), n_points = (size_t)c->n_points;
+    struct { ValueId input; const void *host; size_t bytes; bool labels; } inputs[] = {
+        {step->coords, t->coords, n_slots * 2 * sizeof(float), false},
+        {step->labels, t->labels, n_slots * sizeof(int32_t), true},
+        {step->mask_input, t->mask_input, lowres * lowres * sizeof(float), false},
+        {step->rows, t->rows, (side + 1) * sizeof(int32_t), false},
+        {step->weight, t->weight, sizeof(float), false},
+        {step->point_key, t->point_key, 2 * sizeof(int32_t), false},
+        {step->loss_points, t->loss_points, 8 * n_points * sizeof(float), false},
+    };
+    for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++) {
+        if (inputs[i].input == VALUE_NONE) continue;
+        const void *empty = inputs[i].labels ? (const void *)step->no_labels : step->no_bytes;
+        TRY(step_feed_masks(step, exec, inputs[i].input, inputs[i].host, inputs[i].bytes, empty));
+    }
+    return OK;
 }
 
 Status feed_batch(Step *step, Exec *exec, const Batch *batch, int32_t mode)
@@ -45,8 +42,11 @@ Status feed_batch(Step *step, Exec *exec, const Batch *batch, int32_t mode)
     if (step->teacher_image != VALUE_NONE) TRY(exec_write(exec, step->teacher_image, batch->teacher_image));
     if (step->extent != VALUE_NONE) TRY(feed_extent(step, exec, batch));
     if (step->coords == VALUE_NONE) return OK;
+    MaskTensors tensors = {.coords = batch->coords, .labels = batch->labels, .rows = batch->rows,
+                           .weight = batch->weight, .point_key = batch->point_key};
+    TRY(feed_mask_tensors(step, exec, &tensors));
     TRY(exec_write(exec, step->mode, &mode));
-    return feed_masks(step, exec, batch);
+    return exec_write(exec, step->words, batch->words);
 }
 
 Status feed_scalar(Exec *exec, ValueId input, double value)

@@ -118,7 +118,7 @@ static void optimizer_config(const Recipe *recipe, const Options *o, StepConfig 
     c->lr_scales = recipe->lr_scales;
 }
 
-Status recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, StepConfig *out)
+void recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, StepConfig *out)
 {
     *out = (StepConfig){.kind = kind, .batch = o->train_batch, .precision = precision_of(o)};
     StepConfig *c = out;
@@ -128,19 +128,16 @@ Status recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind,
     optimizer_config(recipe, o, c);
     c->n_recompute = o->run_recompute.n;
     c->recompute = (const char *const *)o->run_recompute.items;
-    if (kind == STEP_FINETUNE) {
+    if (kind == STEP_FINETUNE || kind == STEP_DECODE) {
         c->n_masks = o->data_masks_per_image;
         c->mask_chunk = o->run_mask_chunk < c->n_masks ? o->run_mask_chunk : c->n_masks;
         c->n_slots = o->data_max_points + 1;
     }
-    if (kind == STEP_DISTILL && o->teacher_embeddings[0] == '\0') {
-        if (!recipe->teacher)
-            return status_fail(E_CONFIG, "distillation needs teacher.model and teacher.weights, or teacher.embeddings");
+    if (kind == STEP_DISTILL && recipe->teacher && o->teacher_embeddings[0] == '\0') {
         c->teacher = recipe->teacher;
         c->teacher_store = recipe->teacher_store;
         c->teacher_micro = o->teacher_micro_batch < c->micro_batch ? o->teacher_micro_batch : c->micro_batch;
     }
-    return OK;
 }
 
 LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *o, StepKind kind)

@@ -6,7 +6,8 @@
 #include "train/options.h"
 #include "train/step.h"
 
-typedef struct Recipe {
+typedef struct Recipe Recipe;
+struct Recipe {
     Backend *backend;
     Model *model;
     Store *store;          /* declared, not allocated: a step adds its optimiser first */
@@ -14,15 +15,16 @@ typedef struct Recipe {
     Store *teacher_store;  /* declared, not allocated */
     struct LrScale *lr_scales;
     int n_lr_scales;
-} Recipe;
+};
 
 /* recipe_open: opens the backend, loads the model configs and declares their entries; applies optim.freeze.
  * errors  those of backend_open and model_load; E_UNSUPPORTED for a precision the backend lacks */
 Status recipe_open(const Options *options, Recipe *out);
 void recipe_close(Recipe *recipe);
 
-/* recipe_step_config: the step that the options describe. `mask_chunk` 0 (automatic) is left to the caller. */
-Status recipe_step_config(const Recipe *recipe, const Options *options, StepKind kind, StepConfig *out);
+/* recipe_step_config: the step that the options describe; distillation without a teacher or with embeddings in
+ * files takes its target as an input. `mask_chunk` 0 (automatic) is left to the caller. */
+void recipe_step_config(const Recipe *recipe, const Options *options, StepKind kind, StepConfig *out);
 
 /* recipe_loader_config: the loader of distillation or fine-tuning. */
 LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *options, StepKind kind);

@@ -225,6 +225,19 @@ static void differentiate(Step *step)
     free(gradient);
 }
 
+/* What feeds a slot beyond the last mask; as large as the largest per-mask input. */
+static void make_empty_slot(Step *step)
+{
+    size_t side = (size_t)model_image_size(step->model), lowres = (size_t)model_lowres(step->model);
+    size_t most = side + 1 > lowres * lowres ? side + 1 : lowres * lowres;
+    size_t points = 8 * (size_t)step->config.n_points, slots = 2 * (size_t)step->config.n_slots;
+    if (points > most) most = points;
+    if (slots > most) most = slots;
+    step->no_bytes = mem_alloc(most * sizeof(float));
+    step->no_labels = mem_alloc((size_t)step->config.n_slots * sizeof(int32_t));
+    for (int64_t i = 0; i < step->config.n_slots; i++) step->no_labels[i] = -2;
+}
+
 Status step_build(const StepConfig *config, const Model *model, Store *store, int64_t words_per_image, Step **out)
 {
     TRY(check_config(config));
@@ -233,7 +246,7 @@ Status step_build(const StepConfig *config, const Model *model, Store *store, in
     step->model = model;
     step->store = store;
     step->graph = graph_create();
-    step->no_rows = mem_alloc((size_t)(model_image_size(model) + 1) * sizeof *step->no_rows);
+    make_empty_slot(step);
     step->n_micro = config->batch / config->micro_batch;
     step->n_chunks = config->mask_chunk > 0 ? (config->n_masks + config->mask_chunk - 1) / config->mask_chunk : 1;
     BuildContext context = {.graph = step->graph, .store = store, .bn = config->bn};
@@ -268,7 +281,8 @@ void step_destroy(Step *step)
     graph_destroy(step->graph);
     free(step->gradients);
     free(step->staging);
-    free(step->no_rows);
+    free(step->no_labels);
+    free(step->no_bytes);
     free(step);
 }
 

@@ -68,7 +68,8 @@ typedef struct Step {
     ValueId lowres, iou, terms, candidates, best; /* gathered: (n_micro,n_chunk,micro_batch,chunk,..) */
     void *staging; /* host memory for rearranged inputs; allocated by the first feed, then reused */
     size_t staging_bytes;
-    int32_t *no_rows; /* row offsets of an empty mask: S+1 zeros */
+    int32_t *no_labels; /* of a slot that fills up the last chunk: all -2; its other inputs are zero bytes */
+    void *no_bytes;
     int n_gradients;
     struct StepGradient { int entry; ValueId value; } *gradients; /* parameters that take part */
 } Step;

@@ -70,7 +70,7 @@ static Status build(Trace *trace)
     Recipe *recipe = &trace->recipe;
     TraceInputs *in = &trace->inputs;
     StepConfig config;
-    TRY(recipe_step_config(recipe, &trace->options, in->kind, &config));
+    recipe_step_config(recipe, &trace->options, in->kind, &config);
     config.kind = in->kind;
     config.bn = in->bn;
     config.batch = config.micro_batch = in->batch;

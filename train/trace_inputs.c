@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "base/soft_runs.h"
+#include "train/feed.h"
 
 typedef struct Reader {
     const SafeTensors *file;
@@ -286,31 +287,11 @@ Status trace_inputs_feed(const TraceInputs *in, Step *step, Exec *exec)
     TRY(exec_write(exec, step->image, in->image));
     if (step->target != VALUE_NONE) TRY(exec_write(exec, step->target, in->target));
     if (step->coords == VALUE_NONE) return OK;
-    int64_t lowres = model_lowres(step->model), size = model_image_size(step->model);
-    const StepConfig *c = &step->config;
-    float *zeros = mem_alloc((size_t)(lowres * lowres + 8 * (in->n_points + size)) * sizeof *zeros);
-    int32_t *no_labels = mem_alloc((size_t)in->n_slots * sizeof *no_labels);
-    for (int64_t p = 0; p < in->n_slots; p++) no_labels[p] = -2;
-    struct { ValueId input; const void *host; size_t bytes; const void *empty; } per_mask[] = {
-        {step->coords, in->coords, (size_t)c->n_slots * 2 * sizeof(float), zeros},
-        {step->labels, in->labels, (size_t)c->n_slots * sizeof(int32_t), no_labels},
-        {step->mask_input, in->mask_input, (size_t)(lowres * lowres) * sizeof(float), zeros},
-        {step->rows, in->rows, (size_t)(size + 1) * sizeof(int32_t), zeros},
-        {step->weight, in->weight, sizeof(float), zeros},
-        {step->loss_points, in->loss_points, (size_t)(8 * in->n_points) * sizeof(float), zeros},
-    };
-    Status status = OK;
-    for (size_t i = 0; i < sizeof per_mask / sizeof per_mask[0]; i++)
-        if (per_mask[i].input != VALUE_NONE)
-            TRY_GOTO(step_feed_masks(step, exec, per_mask[i].input, per_mask[i].host, per_mask[i].bytes,
-                                     per_mask[i].empty), done);
-    if (step->words != VALUE_NONE) {
-        int32_t mode = in->multi;
-        TRY_GOTO(exec_write(exec, step->words, in->words), done);
-        TRY_GOTO(exec_write(exec, step->mode, &mode), done);
-    }
-done:
-    free(zeros);
-    free(no_labels);
-    return status;
+    MaskTensors tensors = {.coords = in->coords, .labels = in->labels, .mask_input = in->mask_input,
+                           .rows = in->rows, .weight = in->weight, .loss_points = in->loss_points};
+    TRY(feed_mask_tensors(step, exec, &tensors));
+    if (step->words == VALUE_NONE) return OK;
+    int32_t mode = in->multi;
+    TRY(exec_write(exec, step->words, in->words));
+    return exec_write(exec, step->mode, &mode);
 }
