@@ -15,7 +15,7 @@
 
 typedef struct Source Source;
 
-/* source_open: lists the files *.jpg and *.jpeg below `root`.
+/* source_open: lists the files *.jpg and *.jpeg (in any case) below `root`, links followed.
  * masks   true: every sample needs its json
  * errors  E_FILE if root or a folder in it cannot be read, or a sample lacks its json; E_CONFIG if it holds
  *         no sample, saying what was looked for, or two samples of one id; E_MEMORY */
