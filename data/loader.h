@@ -10,10 +10,12 @@
 #ifndef RETORT_DATA_LOADER_H
 #define RETORT_DATA_LOADER_H
 
-#include "base/status.h"
-#include "base/tensor.h"
+#include <stdbool.h>
+#include <stdint.h>
 
-typedef struct Source Source; /* data/source.h: an ordered list of samples */
+#include "base/status.h"
+#include "data/source.h"
+
 typedef struct Loader Loader;
 
 typedef enum PointPreset {
@@ -29,6 +31,7 @@ typedef struct LoaderConfig {
     int64_t n_slots;        /* P prompt slots per mask: 11 for up to 10 points and the padding point */
     int64_t max_points;     /* 1..10 */
     int64_t mask_words;     /* capacity of soft-run words per image, 32-bit words */
+    bool reduced_decode;    /* decode JPEGs at the reduced DCT scale that still covers the larger size */
     bool repeat_masks;      /* released code: images with fewer masks repeat them; else weight 0 slots */
     PointPreset points;
     double flip;            /* probability of a horizontal flip */
@@ -44,7 +47,8 @@ typedef struct Batch { /* batch = B images; all memory owned by the loader, vali
     int64_t step;
     float *image;           /* (B,S,S,3) normalised, zero-padded right and bottom */
     float *teacher_image;   /* (B,teacher_size,teacher_size,3) or NULL */
-    int32_t *image_extent;  /* (B,2) rows, columns of S that are image, not padding, px */
+    int32_t *image_extent;  /* (B,2) rows, columns of S that are image, not padding, px; of teacher_size
+                               where there is no student image */
     float *coords;          /* (B,M,P,2) px in the prompt frame */
     int32_t *labels;        /* (B,M,P): 1 point, -1 padding point, 2 3 box corners, -2 empty slot */
     uint32_t *words;        /* (B,mask_words) soft runs of the targets, see base/soft_runs.h */
@@ -56,13 +60,13 @@ typedef struct Batch { /* batch = B images; all memory owned by the loader, vali
     uint8_t *flipped;       /* (B) */
 } Batch;
 
-/* loader_create: starts at `first_step`. The source must outlive the loader.
- * errors  E_CONFIG if the source is empty; E_MEMORY */
+/* loader_create: starts at `first_step`. The source must outlive the loader, and have masks if n_masks > 0.
+ * errors  E_CONFIG if a value of the config is out of its range, naming it; E_MEMORY */
 Status loader_create(const Source *source, const LoaderConfig *config, int64_t first_step, Loader **out);
 void loader_destroy(Loader *loader);
 
 /* loader_next: the batch of the next step; waits for it.
- * errors  those of reading a sample, naming its file */
+ * errors  those of reading a sample, naming its file; the same again when called again */
 Status loader_next(Loader *loader, const Batch **out);
 double loader_wait_seconds(const Loader *loader); /* time spent waiting in loader_next so far */
 

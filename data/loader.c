@@ -1,0 +1,338 @@
+/* The loader's ring of batches and its threads. See loader.h.
+ *
+ * Must hold, under the mutex:
+ *  1. Steps are counted from first_step. The caller holds, or waits for, step `current`; the ring has room
+ *     for the steps current .. current + n_ring - 1, step s in place s % n_ring.
+ *  2. Images are handed out in order of (step, place in the batch); one that is not yet in the ring waits.
+ *  3. A batch is complete when n_done equals the batch size. Only its threads write into it before that.
+ */
+#include "data/loader.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/rng.h"
+#include "base/soft_runs.h"
+#include "data/prompts.h"
+#include "data/sample.h"
+
+typedef struct RingSlot {
+    Batch batch;
+    void *memory;
+    int64_t n_done;
+    Status status;        /* of the first image of the batch that failed */
+    int64_t failed_image;
+    char message[1024];
+} RingSlot;
+
+struct Loader {
+    const Source *source;
+    LoaderConfig config;
+    int64_t first_step;
+    RingSlot *ring;
+    int64_t n_ring;
+    SampleReader **readers; /* one per thread, or one for the caller */
+    int n_readers;
+    pthread_t *threads;
+    int n_started;
+    pthread_mutex_t mutex;
+    pthread_cond_t has_room, has_batch;
+    int64_t current;    /* see 1. */
+    bool delivered;     /* step `current` was given to the caller */
+    int64_t next_image; /* handed out so far */
+    bool stopping;
+    double wait_seconds;
+};
+
+/* ---- One image ---- */
+
+static Status read_image(Loader *loader, SampleReader *reader, int64_t number)
+{
+    const LoaderConfig *c = &loader->config;
+    int64_t step = loader->first_step + number / c->batch, b = number % c->batch;
+    uint64_t n = (uint64_t)source_size(loader->source);
+    uint64_t position = (uint64_t)((step * c->world_size + c->rank) * c->batch + b);
+    uint32_t epoch = (uint32_t)(position / n);
+    RngKey key = {.seed = c->seed, .purpose = RNG_ORDER, .epoch = epoch};
+    int64_t index = (int64_t)rng_permute(key, position % n, n);
+    Batch *batch = &loader->ring[number / c->batch % loader->n_ring].batch;
+    return sample_read(reader, loader->source, index, epoch, batch, b);
+}
+
+/* Keeps the failure of the batch's first failing image, whichever thread met it first. */
+static void finish_image(Loader *loader, int64_t number, Status status)
+{
+    int64_t b = number % loader->config.batch;
+    RingSlot *slot = &loader->ring[number / loader->config.batch % loader->n_ring];
+    if (status != OK && (slot->status == OK || b < slot->failed_image)) {
+        slot->status = status;
+        slot->failed_image = b;
+        snprintf(slot->message, sizeof slot->message, "%s", status_message());
+    }
+    slot->n_done++;
+}
+
+/* ---- Threads ---- */
+
+/* Waits for an image to read; false when the loader stops. */
+static bool take_image(Loader *loader, int64_t *number)
+{
+    pthread_mutex_lock(&loader->mutex);
+    while (!loader->stopping &&
+           loader->next_image / loader->config.batch >= loader->current + loader->n_ring)
+        pthread_cond_wait(&loader->has_room, &loader->mutex);
+    bool go_on = !loader->stopping;
+    if (go_on) *number = loader->next_image++;
+    pthread_mutex_unlock(&loader->mutex);
+    return go_on;
+}
+
+typedef struct ThreadStart {
+    Loader *loader;
+    SampleReader *reader;
+} ThreadStart;
+
+static void *read_images(void *argument)
+{
+    ThreadStart start = *(ThreadStart *)argument;
+    free(argument);
+    Loader *loader = start.loader;
+    for (int64_t number; take_image(loader, &number);) {
+        Status status = read_image(loader, start.reader, number);
+        pthread_mutex_lock(&loader->mutex);
+        finish_image(loader, number, status);
+        pthread_cond_signal(&loader->has_batch);
+        pthread_mutex_unlock(&loader->mutex);
+    }
+    return NULL;
+}
+
+/* Signals are for the main thread, which knows how to stop a run. */
+static Status start_threads(Loader *loader)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    Status status = OK;
+    while (status == OK && loader->n_started < loader->config.n_threads) {
+        ThreadStart *start = malloc(sizeof *start);
+        if (start != NULL) *start = (ThreadStart){loader, loader->readers[loader->n_started]};
+        pthread_t *thread = &loader->threads[loader->n_started];
+        if (start != NULL && pthread_create(thread, NULL, read_images, start) == 0) {
+            loader->n_started++;
+            continue;
+        }
+        free(start);
+        status = status_fail(E_MEMORY, "cannot start data thread %d of %d", loader->n_started + 1,
+                             loader->config.n_threads);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return status;
+}
+
+/* ---- Memory of a batch ---- */
+
+typedef struct Carver { /* hands out parts of a block; with base NULL only counts */
+    char *base;
+    size_t used;
+} Carver;
+
+static void *carve(Carver *carver, int64_t n_elems, size_t elem_bytes)
+{
+    size_t begin = (carver->used + 63) & ~(size_t)63;
+    carver->used = begin + (size_t)n_elems * elem_bytes;
+    return carver->base != NULL && n_elems > 0 ? carver->base + begin : NULL;
+}
+
+static void carve_batch(Carver *carver, const LoaderConfig *c, Batch *batch)
+{
+    int64_t n = c->batch, side = c->image_size, teacher = c->teacher_size, masks = n * c->n_masks;
+    batch->image = carve(carver, n * side * side * 3, sizeof *batch->image);
+    batch->teacher_image = carve(carver, n * teacher * teacher * 3, sizeof *batch->teacher_image);
+    batch->image_extent = carve(carver, n * 2, sizeof *batch->image_extent);
+    batch->coords = carve(carver, masks * c->n_slots * 2, sizeof *batch->coords);
+    batch->labels = carve(carver, masks * c->n_slots, sizeof *batch->labels);
+    batch->words = carve(carver, c->n_masks > 0 ? n * c->mask_words : 0, sizeof *batch->words);
+    batch->rows = carve(carver, masks * (side + 1), sizeof *batch->rows);
+    batch->weight = carve(carver, masks, sizeof *batch->weight);
+    batch->point_key = carve(carver, masks * 2, sizeof *batch->point_key);
+    batch->sample_id = carve(carver, n, sizeof *batch->sample_id);
+    batch->epoch = carve(carver, n, sizeof *batch->epoch);
+    batch->flipped = carve(carver, n, sizeof *batch->flipped);
+}
+
+static Status allocate_batch(const LoaderConfig *config, RingSlot *slot)
+{
+    Carver carver = {0};
+    carve_batch(&carver, config, &slot->batch);
+    size_t n_bytes = (carver.used + 63) & ~(size_t)63;
+    slot->memory = aligned_alloc(64, n_bytes);
+    if (slot->memory == NULL)
+        return status_fail(E_MEMORY, "out of memory: %zu bytes for one of %lld prefetched batches; lower "
+                           "prefetch", n_bytes, (long long)config->prefetch + 1);
+    memset(slot->memory, 0, n_bytes);
+    carver = (Carver){.base = slot->memory};
+    carve_batch(&carver, config, &slot->batch);
+    return OK;
+}
+
+/* ---- Creation ---- */
+
+typedef struct Range { /* of one value of the config */
+    const char *name;
+    int64_t value, min, max;
+} Range;
+
+static Status check_ranges(const Range *range, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (range[i].value < range[i].min || range[i].value > range[i].max)
+            return status_fail(E_CONFIG, "data: %s is %lld, wanted %lld..%lld", range[i].name,
+                               (long long)range[i].value, (long long)range[i].min, (long long)range[i].max);
+    return OK;
+}
+
+static Status check_config(const LoaderConfig *c)
+{
+    const Range common[] = {
+        {"image_size", c->image_size, 0, SOFT_LENGTH_MASK},
+        {"teacher_size", c->teacher_size, c->image_size == 0, SOFT_LENGTH_MASK},
+        {"batch", c->batch, 1, 1 << 20},
+        {"world_size", c->world_size, 1, 1 << 20},
+        {"rank", c->rank, 0, c->world_size - 1},
+        {"n_threads", c->n_threads, 0, 1024},
+        {"prefetch", c->prefetch, 0, 1 << 20},
+        {"n_masks", c->n_masks, 0, 1 << 16},
+    };
+    const Range prompts[] = {
+        {"image_size with masks", c->image_size, 1, SOFT_LENGTH_MASK},
+        {"frame", c->frame, 1, 1 << 20},
+        {"max_points", c->max_points, 1, PROMPTS_MAX_POINTS},
+        {"n_slots", c->n_slots, c->max_points + 1, 1 << 16},
+        {"mask_words", c->mask_words, 1, INT32_MAX},
+    };
+    TRY(check_ranges(common, sizeof common / sizeof common[0]));
+    if (!(c->flip >= 0.0 && c->flip <= 1.0))
+        return status_fail(E_CONFIG, "data: flip is %g, wanted 0..1", c->flip);
+    if (c->n_masks == 0) return OK;
+    if (!(c->box_probability >= 0.0 && c->box_probability <= 1.0))
+        return status_fail(E_CONFIG, "data: box_probability is %g, wanted 0..1", c->box_probability);
+    return check_ranges(prompts, sizeof prompts / sizeof prompts[0]);
+}
+
+static Status allocate(Loader *loader)
+{
+    const LoaderConfig *c = &loader->config;
+    loader->n_readers = c->n_threads > 0 ? c->n_threads : 1;
+    loader->n_ring = c->n_threads > 0 ? c->prefetch + 1 : 1;
+    loader->readers = calloc((size_t)loader->n_readers, sizeof *loader->readers);
+    loader->threads = calloc((size_t)loader->n_readers, sizeof *loader->threads);
+    loader->ring = calloc((size_t)loader->n_ring, sizeof *loader->ring);
+    if (loader->readers == NULL || loader->threads == NULL || loader->ring == NULL)
+        return status_fail(E_MEMORY, "out of memory: loader");
+    for (int64_t i = 0; i < loader->n_ring; i++) TRY(allocate_batch(c, &loader->ring[i]));
+    for (int i = 0; i < loader->n_readers; i++) TRY(sample_reader_create(c, &loader->readers[i]));
+    return OK;
+}
+
+Status loader_create(const Source *source, const LoaderConfig *config, int64_t first_step, Loader **out)
+{
+    assert(first_step >= 0 && source_size(source) > 0);
+    assert(config->n_masks == 0 || source_mask_path(source, 0) != NULL);
+    TRY(check_config(config));
+    Loader *loader = calloc(1, sizeof *loader);
+    if (loader == NULL) return status_fail(E_MEMORY, "out of memory: loader");
+    loader->source = source;
+    loader->config = *config;
+    loader->first_step = first_step;
+    pthread_mutex_init(&loader->mutex, NULL);
+    pthread_cond_init(&loader->has_room, NULL);
+    pthread_cond_init(&loader->has_batch, NULL);
+    Status status = allocate(loader);
+    if (status == OK) status = start_threads(loader);
+    if (status == OK)
+        *out = loader;
+    else
+        loader_destroy(loader);
+    return status;
+}
+
+static void stop_threads(Loader *loader)
+{
+    pthread_mutex_lock(&loader->mutex);
+    loader->stopping = true;
+    pthread_cond_broadcast(&loader->has_room);
+    pthread_mutex_unlock(&loader->mutex);
+    for (int i = 0; i < loader->n_started; i++) pthread_join(loader->threads[i], NULL);
+}
+
+void loader_destroy(Loader *loader)
+{
+    if (loader == NULL) return;
+    stop_threads(loader);
+    pthread_mutex_destroy(&loader->mutex);
+    pthread_cond_destroy(&loader->has_room);
+    pthread_cond_destroy(&loader->has_batch);
+    for (int i = 0; loader->readers != NULL && i < loader->n_readers; i++)
+        sample_reader_destroy(loader->readers[i]);
+    for (int64_t i = 0; loader->ring != NULL && i < loader->n_ring; i++) free(loader->ring[i].memory);
+    free(loader->readers);
+    free(loader->threads);
+    free(loader->ring);
+    free(loader);
+}
+
+/* ---- Delivery ---- */
+
+/* Gives the place of a used batch back to the threads. */
+static void release_current(Loader *loader)
+{
+    if (!loader->delivered) return;
+    RingSlot *slot = &loader->ring[loader->current % loader->n_ring];
+    slot->n_done = 0;
+    loader->current++;
+    loader->delivered = false;
+    pthread_cond_broadcast(&loader->has_room);
+}
+
+static void read_batch_here(Loader *loader, const RingSlot *slot)
+{
+    while (slot->n_done < loader->config.batch) {
+        int64_t number = loader->next_image++;
+        finish_image(loader, number, read_image(loader, loader->readers[0], number));
+    }
+}
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+Status loader_next(Loader *loader, const Batch **out)
+{
+    double begin = seconds_now();
+    pthread_mutex_lock(&loader->mutex);
+    release_current(loader);
+    RingSlot *slot = &loader->ring[loader->current % loader->n_ring];
+    if (loader->config.n_threads == 0) read_batch_here(loader, slot);
+    while (slot->n_done < loader->config.batch) pthread_cond_wait(&loader->has_batch, &loader->mutex);
+    loader->delivered = slot->status == OK; /* a failed batch stays, so that its failure is seen again */
+    slot->batch.step = loader->first_step + loader->current;
+    loader->wait_seconds += seconds_now() - begin;
+    pthread_mutex_unlock(&loader->mutex);
+    if (slot->status != OK) return status_fail(slot->status, "%s", slot->message);
+    *out = &slot->batch;
+    return OK;
+}
+
+double loader_wait_seconds(const Loader *loader)
+{
+    return loader->wait_seconds;
+}
