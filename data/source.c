@@ -169,6 +169,14 @@ void source_close(Source *source)
     free(source);
 }
 
+void source_limit(Source *source, int64_t n)
+{
+    for (; source->n_samples > n; source->n_samples--) {
+        free(source->samples[source->n_samples - 1].image_path);
+        free(source->samples[source->n_samples - 1].mask_path);
+    }
+}
+
 int64_t source_size(const Source *source)
 {
     return source->n_samples;

@@ -21,6 +21,7 @@ typedef struct Source Source;
  *         no sample, saying what was looked for, or two samples of one id; E_MEMORY */
 Status source_open(const char *root, bool masks, Source **out);
 void source_close(Source *source);
+void source_limit(Source *source, int64_t n); /* keeps the first n >= 1 samples */
 int64_t source_size(const Source *source);
 
 /* source_sample_id: N of sa_N; of other names a hash of the path below root. */

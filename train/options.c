@@ -5,6 +5,7 @@
  */
 #include "train/options.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -293,6 +294,15 @@ static Status set_field(Options *options, int option, const char *text, const ch
     case TYPE_LIST: return parse_list(row, text, origin, field);
     case TYPE_TEXT: *(char **)field = mem_string(text); return OK;
     }
+    return OK;
+}
+
+Status options_set(Options *options, int option, const char *text)
+{
+    assert(rows[option].type != TYPE_TEXT && rows[option].type != TYPE_LIST);
+    TRY(set_field(options, option, text, "the run"));
+    free(options->text[option]);
+    options->text[option] = mem_string(text);
     return OK;
 }
 

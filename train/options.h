@@ -69,6 +69,9 @@ typedef struct Options {
  * errors  E_FILE, E_FORMAT; E_CONFIG saying where (file and line, or command line), which key, got and
  *         wanted; an unknown key comes with the nearest known one. *out is then empty */
 Status options_load(const char *config_path, int n_overrides, char *const *overrides, Options *out);
+/* options_set: pins a value that the run chose itself, so that the resolved config shows it; for rows that are
+ * neither TEXT nor LIST. errors  E_CONFIG if it is out of range */
+Status options_set(Options *options, int option, const char *text);
 void options_free(Options *options);
 
 /* options_write: all options as a config, replacing `path`. errors  E_FILE */

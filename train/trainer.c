@@ -1,0 +1,351 @@
+/* The training loop. See trainer.h.
+ *
+ * One step: take a batch, write the inputs, run the graph, read three scalars, log, perhaps save. All that a
+ * step does beyond that is inside the graph. What makes a run go on bit for bit is in the state: the store,
+ * and the number of steps done, of which order, draws, mode and learning rate are functions.
+ */
+#include "train/trainer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "base/memory.h"
+#include "train/account.h"
+#include "train/embeddings.h"
+#include "train/feed.h"
+#include "train/log.h"
+#include "train/recipe.h"
+#include "train/run_folder.h"
+#include "train/run_state.h"
+#include "train/weights.h"
+
+typedef struct Trainer {
+    Options *options;
+    StepKind kind;
+    Recipe recipe;
+    StepConfig config;
+    LoaderConfig loader_config;
+    Source *source;
+    Loader *loader;
+    Embeddings *embeddings;
+    float *targets; /* of a batch, from embeddings */
+    RunFolder *folder;
+    Log *log;
+    Step *step;
+    Exec *exec;
+    int64_t next_step, n_steps, saved_step;
+    double start_seconds, wait_seconds;
+} Trainer;
+
+typedef struct StepResult { float loss, grad_norm, ok; } StepResult;
+
+static volatile sig_atomic_t stop_signal; /* the one thing a signal handler may touch */
+
+static void on_signal(int signal_number)
+{
+    stop_signal = signal_number;
+}
+
+static double now_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int64_t peak_rss_bytes(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (int64_t)usage.ru_maxrss * 1024;
+}
+
+/* ---- memory ---- */
+
+/* Bytes that a step of this config needs in all, its store included. */
+static Status planned_bytes(const Recipe *recipe, int64_t words_per_image, const StepConfig *config, size_t *out)
+{
+    Step *step = NULL;
+    Plan *plan = NULL;
+    TRY(step_build(config, recipe->model, recipe->store, words_per_image, &step));
+    Status status = step_finish(step);
+    if (status == OK) status = plan_build(step->graph, recipe->backend, &plan);
+    if (status == OK) *out = plan->memory.total;
+    plan_destroy(plan);
+    step_destroy(step);
+    return status;
+}
+
+Status trainer_choose_chunk(const Options *options, const Recipe *recipe, int64_t words_per_image, StepConfig *config)
+{
+    if (config->mask_chunk > 0) return OK;
+    config->mask_chunk = config->n_masks < TRAINER_MAX_CHUNK ? config->n_masks : TRAINER_MAX_CHUNK;
+    if (options->run_memory_budget == 0) return OK;
+    for (;; config->mask_chunk /= 2) {
+        size_t bytes;
+        TRY(planned_bytes(recipe, words_per_image, config, &bytes));
+        if (bytes <= (size_t)options->run_memory_budget) return OK;
+        if (config->mask_chunk == 1)
+            return status_fail(E_MEMORY, "run.memory_budget = %" PRId64 " bytes, but one mask at a time needs %zu; give "
+                               "more, a smaller train.micro_batch, or modules to run.recompute",
+                               options->run_memory_budget, bytes);
+    }
+}
+
+/* ---- opening ---- */
+
+static Status open_data(Trainer *t)
+{
+    const Options *o = t->options;
+    if (o->data_root[0] == '\0') return status_fail(E_CONFIG, "data.root is not set; name a folder of images");
+    TRY(source_open(o->data_root, t->kind == STEP_FINETUNE, &t->source));
+    if (o->data_limit > 0) source_limit(t->source, o->data_limit);
+    t->n_steps = o->train_steps;
+    if (t->n_steps == 0) t->n_steps = (int64_t)(o->train_epochs * (double)source_size(t->source) / (double)o->train_batch);
+    if (t->n_steps < 1) return status_fail(E_CONFIG, "the run has no step: set train.steps, or train.epochs to more");
+    if (t->kind != STEP_DISTILL || o->teacher_embeddings[0] == '\0') return OK;
+    return embeddings_open(o->teacher_embeddings, &t->embeddings);
+}
+
+static Status check_embeddings(const Trainer *t)
+{
+    if (!t->embeddings) return OK;
+    const EmbeddingsInfo *info = embeddings_info(t->embeddings);
+    const Model *model = t->recipe.model;
+    if (info->grid != model_grid(model) || info->dim != model_embed_dim(model))
+        return status_fail(E_SHAPE, "teacher.embeddings = %s: embeddings of %" PRId64 "x%" PRId64 "x%" PRId64 ", but %s gives "
+                           "%" PRId64 "x%" PRId64 "x%" PRId64, t->options->teacher_embeddings, info->dim, info->grid,
+                           info->grid, model_name(model), model_embed_dim(model), model_grid(model), model_grid(model));
+    if (t->options->data_flip > 0 && !info->flips)
+        return status_fail(E_CONFIG, "teacher.embeddings = %s: only unflipped views are kept; set data.flip=0, or run "
+                           "teach with data.flip > 0", t->options->teacher_embeddings);
+    return OK;
+}
+
+static Status open_step(Trainer *t)
+{
+    const Options *o = t->options;
+    recipe_step_config(&t->recipe, o, t->kind, &t->config);
+    if (t->kind == STEP_DISTILL && !t->config.teacher && !t->embeddings)
+        return status_fail(E_CONFIG, "distillation needs teacher.model and teacher.weights, or teacher.embeddings");
+    t->loader_config = recipe_loader_config(&t->recipe, o, t->kind);
+    if (t->kind == STEP_FINETUNE)
+        TRY(trainer_choose_chunk(o, &t->recipe, t->loader_config.mask_words, &t->config));
+    TRY(step_build(&t->config, t->recipe.model, t->recipe.store, t->loader_config.mask_words, &t->step));
+    TRY(step_finish(t->step));
+    return store_allocate(t->recipe.store);
+}
+
+/* The distilled encoder is saved inside a complete SAM: the teacher's prompt encoder and mask decoder. */
+static Status adopt_decoder(Trainer *t)
+{
+    if (t->kind != STEP_DISTILL || !t->recipe.teacher) return OK;
+    TRY(weights_copy(t->recipe.store, t->recipe.teacher_store, "prompt_encoder."));
+    return weights_copy(t->recipe.store, t->recipe.teacher_store, "mask_decoder.");
+}
+
+static Status load_start(Trainer *t)
+{
+    if (t->recipe.teacher) TRY(recipe_load_teacher(&t->recipe, t->options));
+    if (t->folder->resume_from) {
+        StateHeader header;
+        TRY(run_state_load(t->recipe.store, t->folder->resume_from, &header));
+        t->next_step = t->saved_step = header.step;
+        log_text(t->log, LOG_INFO, "resumed %s at step %" PRId64, t->folder->resume_from, header.step);
+        if (header.n_threads != t->recipe.backend->n_threads)
+            log_text(t->log, LOG_WARN, "not bit-exact: the state is of a run with %d compute threads, this one has %d",
+                     header.n_threads, t->recipe.backend->n_threads);
+        return OK;
+    }
+    TRY(recipe_load_weights(&t->recipe, t->options));
+    return adopt_decoder(t);
+}
+
+static void announce(Trainer *t)
+{
+    options_print_preset(t->options, stderr);
+    if (t->folder->changes[0]) fprintf(stderr, "%s", t->folder->changes);
+    account_memory(stderr, exec_plan(t->exec));
+    log_text(t->log, LOG_INFO, "%s: %" PRId64 " samples, %" PRId64 " steps of %" PRId64 " images, backend %s, %d threads, "
+             "seed %" PRId64, model_name(t->recipe.model), source_size(t->source), t->n_steps, t->config.batch,
+             t->recipe.backend->name, t->recipe.backend->n_threads, t->options->seed);
+    if (t->kind == STEP_FINETUNE)
+        log_text(t->log, LOG_INFO, "%" PRId64 " masks per image, %" PRId64 " at a time", t->config.n_masks,
+                 t->config.mask_chunk);
+}
+
+/* What was chosen automatically is pinned in the resolved config. */
+static Status pin_choices(Trainer *t)
+{
+    char text[32];
+    snprintf(text, sizeof text, "%" PRId64, t->n_steps);
+    TRY(options_set(t->options, OPTION_train_epochs, "0"));
+    TRY(options_set(t->options, OPTION_train_steps, text));
+    snprintf(text, sizeof text, "%d", t->recipe.backend->n_threads);
+    TRY(options_set(t->options, OPTION_run_threads, text));
+    if (t->kind != STEP_FINETUNE) return OK;
+    snprintf(text, sizeof text, "%" PRId64, t->config.mask_chunk);
+    return options_set(t->options, OPTION_run_mask_chunk, text);
+}
+
+static Status open_all(Trainer *t)
+{
+    TRY(recipe_open(t->options, &t->recipe));
+    TRY(open_data(t));
+    TRY(check_embeddings(t));
+    TRY(open_step(t));
+    TRY(pin_choices(t));
+    TRY(run_folder_open(&file_ops_system, t->options, &t->folder));
+    TRY(log_open(stderr, t->folder->log_path, &t->log));
+    TRY(load_start(t));
+    TRY(exec_create(t->step->graph, t->recipe.backend, &t->exec));
+    if (t->embeddings)
+        t->targets = mem_alloc((size_t)shape_elems(graph_value(t->step->graph, t->step->target)->shape) * sizeof(float));
+    TRY(loader_create(t->source, &t->loader_config, t->next_step, &t->loader));
+    announce(t);
+    return OK;
+}
+
+static void close_all(Trainer *t)
+{
+    loader_destroy(t->loader);
+    exec_destroy(t->exec);
+    step_destroy(t->step);
+    embeddings_close(t->embeddings);
+    source_close(t->source);
+    recipe_close(&t->recipe);
+    log_close(t->log);
+    run_folder_close(t->folder);
+    free(t->targets);
+}
+
+/* ---- saving ---- */
+
+static Status save_state(Trainer *t)
+{
+    if (t->saved_step == t->next_step) return OK;
+    StateHeader header = {.step = t->next_step, .data_position = t->next_step * t->config.batch,
+                          .seed = (uint64_t)t->options->seed, .n_threads = t->recipe.backend->n_threads, .world_size = 1};
+    options_sha256(t->options, header.config_sha256);
+    char *path = run_folder_state_path(t->folder, t->next_step);
+    Status status = run_state_save(t->recipe.store, path, &header);
+    if (status == OK) status = run_folder_publish(t->folder, t->next_step);
+    if (status == OK) log_text(t->log, LOG_INFO, "saved %s", path);
+    if (status == OK) t->saved_step = t->next_step;
+    free(path);
+    return status;
+}
+
+static Status save_result(Trainer *t)
+{
+    char *path = file_join(t->folder->path, "model.safetensors");
+    Status status = weights_save(t->recipe.store, path);
+    if (status == OK) log_text(t->log, LOG_INFO, "wrote %s", path);
+    free(path);
+    return status;
+}
+
+/* ---- a step ---- */
+
+static Status feed_targets(Trainer *t, const Batch *batch)
+{
+    if (!t->embeddings) return OK;
+    int64_t one = model_grid(t->recipe.model) * model_grid(t->recipe.model) * model_embed_dim(t->recipe.model);
+    for (int64_t i = 0; i < t->config.batch; i++)
+        TRY(embeddings_get(t->embeddings, batch->sample_id[i], batch->flipped[i], t->targets + i * one));
+    return exec_write(t->exec, t->step->target, t->targets);
+}
+
+static Status feed(Trainer *t, const Batch *batch, double lr)
+{
+    TRY(feed_batch(t->step, t->exec, batch, recipe_mode(t->options, t->next_step)));
+    TRY(feed_targets(t, batch));
+    TRY(feed_scalar(t->exec, t->step->lr, lr));
+    return feed_scalar(t->exec, t->step->loss_scale, 1);
+}
+
+static Status read_result(Trainer *t, StepResult *result)
+{
+    TRY(exec_read(t->exec, t->step->loss, &result->loss));
+    TRY(exec_read(t->exec, t->step->norm, &result->grad_norm));
+    return exec_read(t->exec, t->step->ok, &result->ok);
+}
+
+/* The update of a bad step was not applied, so running it again shows where the first bad number arose. */
+static Status explain_bad_step(Trainer *t, const Batch *batch, const StepResult *result)
+{
+    char ids[400] = "", why[512];
+    size_t used = 0;
+    for (int64_t i = 0; i < t->config.batch && used + 24 < sizeof ids; i++)
+        used += (size_t)snprintf(ids + used, sizeof ids - used, "%s%" PRIu64, i ? ", " : "", batch->sample_id[i]);
+    Status status = exec_run_checked(t->exec);
+    if (status == OK) snprintf(why, sizeof why, "the sum of squares of the gradients overflows");
+    else snprintf(why, sizeof why, "%s", status_message());
+    return status_fail(E_NUMERIC, "step %" PRId64 ": loss %g, gradient norm %g; %s; sample ids %s; nothing was updated, "
+                       "the last state is of step %" PRId64, t->next_step, result->loss, result->grad_norm, why, ids,
+                       t->saved_step);
+}
+
+static Status log_step(Trainer *t, const StepResult *result, double lr, double step_seconds)
+{
+    double wait = loader_wait_seconds(t->loader), data_ms = 1e3 * (wait - t->wait_seconds);
+    t->wait_seconds = wait;
+    LogField fields[] = {
+        LOG_INT("step", t->next_step), LOG_DOUBLE("loss", result->loss), LOG_DOUBLE("grad_norm", result->grad_norm),
+        LOG_DOUBLE("lr", lr), LOG_DOUBLE("step_ms", 1e3 * step_seconds), LOG_DOUBLE("data_wait_ms", data_ms),
+        LOG_DOUBLE("img_per_s", (double)t->config.batch / step_seconds), LOG_INT("peak_bytes", peak_rss_bytes()),
+    };
+    TRY(log_record(t->log, sizeof fields / sizeof fields[0], fields));
+    if (t->next_step % t->options->run_log_every != 0 && t->next_step + 1 != t->n_steps) return OK;
+    log_text(t->log, LOG_INFO, "step %" PRId64 "/%" PRId64 " loss %.6g grad_norm %.4g lr %.3g, %.2f img/s, %.0f ms, data "
+             "wait %.0f ms", t->next_step, t->n_steps, result->loss, result->grad_norm, lr,
+             (double)t->config.batch / step_seconds, 1e3 * step_seconds, data_ms);
+    return OK;
+}
+
+static Status run_step(Trainer *t)
+{
+    const Batch *batch;
+    StepResult result;
+    double start = now_seconds(), lr = recipe_lr(t->options, t->next_step);
+    TRY(loader_next(t->loader, &batch));
+    TRY(feed(t, batch, lr));
+    TRY(exec_run(t->exec));
+    TRY(read_result(t, &result));
+    if (result.ok == 0) return explain_bad_step(t, batch, &result);
+    TRY(log_step(t, &result, lr, now_seconds() - start));
+    t->next_step++;
+    return t->next_step % t->options->run_save_every == 0 ? save_state(t) : OK;
+}
+
+static Status run_steps(Trainer *t)
+{
+    if (t->options->run_profile) exec_profile(t->exec, true);
+    while (t->next_step < t->n_steps) {
+        TRY(run_step(t));
+        if (!stop_signal) continue;
+        TRY(save_state(t));
+        return status_fail(E_INTERRUPTED, "stopped by signal %d after step %" PRId64 "; the state is saved; go on with "
+                           "--run.resume=auto", (int)stop_signal, t->next_step - 1);
+    }
+    TRY(save_state(t));
+    TRY(save_result(t));
+    if (t->options->run_profile) account_profile(stderr, t->step->graph, t->exec, 0);
+    return OK;
+}
+
+Status trainer_run(Options *options, StepKind kind)
+{
+    Trainer t = {.options = options, .kind = kind};
+    signal(SIGINT, on_signal);
+    signal(SIGTERM, on_signal);
+    Status status = open_all(&t);
+    if (status == OK) status = run_steps(&t);
+    close_all(&t);
+    return status;
+}
