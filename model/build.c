@@ -14,7 +14,8 @@ ValueId build_image_encoder(BuildContext *context, const Model *model, ValueId i
     return embedding;
 }
 
-DecoderOutputs build_decoder(BuildContext *context, const Model *model, ValueId embedding, PromptInputs prompts)
+DecoderOutputs build_decoder(BuildContext *context, const Model *model, ValueId embedding,
+                             PromptInputs prompts)
 {
     PromptCode code = prompt_encoder_build(context, model, prompts);
     return mask_decoder_build(context, model, embedding, code, prompts.labels);
@@ -25,17 +26,19 @@ static void build_everything(BuildContext *context, const Model *model)
 {
     Graph *graph = context->graph;
     int64_t side = model->image_size, lowres = model_lowres(model);
-    ValueId embedding = build_image_encoder(context, model, graph_input(graph, "image", DT_F32, SHAPE(1, side, side, 3)));
-    PromptInputs prompts = {.coords = graph_input(graph, "coords", DT_F32, SHAPE(1, 1, 1, 2)),
-                            .labels = graph_input(graph, "labels", DT_I32, SHAPE(1, 1, 1)),
-                            .mask_input = graph_input(graph, "mask", DT_F32, SHAPE(1, 1, lowres, lowres))};
+    ValueId image = graph_input(graph, "image", DT_F32, SHAPE(1, side, side, 3));
+    ValueId embedding = build_image_encoder(context, model, image);
+    PromptInputs prompts;
+    prompts.coords = graph_input(graph, "coords", DT_F32, SHAPE(1, 1, 1, 2));
+    prompts.labels = graph_input(graph, "labels", DT_I32, SHAPE(1, 1, 1));
+    prompts.mask_input = graph_input(graph, "mask", DT_F32, SHAPE(1, 1, lowres, lowres));
     PromptCode code = prompt_encoder_build(context, model, prompts);
-    mask_decoder_ask(context, model, embedding, code); /* PyTorch registers it before the tokens it works on */
+    mask_decoder_ask(context, model, embedding, code); /* it comes first, see there */
     mask_decoder_build(context, model, embedding, code, prompts.labels);
 }
 
-/* A run of the builders on a scratch graph: layers declare what they ask for, so there is no second list of
- * entries that could differ from the first. */
+/* A run of the builders on a scratch graph: layers declare what they ask for, so there is no second
+ * list of entries that could differ from the first. */
 Status model_declare(const Model *model, Store *store)
 {
     BuildContext context = {.graph = graph_create(), .store = store, .bn = BN_EVAL};

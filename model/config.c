@@ -1,5 +1,6 @@
-/* Reads configs/models/NAME.yaml into a Model. Strict: every key is known, every number in range, and every
- * relation between them that a builder relies on holds. Called by train/ through model_load.
+/* Reads configs/models/NAME.yaml into a Model. Strict: every key is known, every number in range,
+ * and every relation between them that a builder relies on holds. Called by train/ through
+ * model_load.
  */
 #include "model/config.h"
 
@@ -12,7 +13,8 @@
 
 enum { MAX_SIDE = 1 << 14, MAX_WIDTH = 1 << 16, MAX_EXPAND = 64 };
 
-static const char *const block_names[] = {"conv", "res", "ds", "fmb", "mb", "mb_bias", "evit", NULL};
+static const char *const block_names[] = {"conv",    "res",  "ds", "fmb", "mb",
+                                          "mb_bias", "evit", NULL};
 static const char *const encoder_names[] = {"efficientvit", "vit", NULL};
 static const char *const act_names[] = {"none", "relu", "gelu_tanh", "gelu_erf", "hardswish", NULL};
 
@@ -20,13 +22,15 @@ static Status read_map(Yaml *map, const char *key, Yaml **out)
 {
     *out = yaml_get(map, key);
     if (*out && (*out)->kind == YAML_MAP) return OK;
-    return status_fail(E_CONFIG, "%s:%d: %s: a map is needed here", map->path, *out ? (*out)->line : map->line, key);
+    return status_fail(E_CONFIG, "%s:%d: %s: a map is needed here", map->path,
+                       *out ? (*out)->line : map->line, key);
 }
 
 static Status read_list(Yaml *map, const char *key, int max, Yaml **out)
 {
     *out = yaml_get(map, key);
-    if (*out && (*out)->kind == YAML_SEQUENCE && (*out)->n_items >= 1 && (*out)->n_items <= max) return OK;
+    if (*out && (*out)->kind == YAML_SEQUENCE && (*out)->n_items >= 1 && (*out)->n_items <= max)
+        return OK;
     return status_fail(E_CONFIG, "%s:%d: %s: a list of 1 to %d items is needed here", map->path,
                        *out ? (*out)->line : map->line, key, max);
 }
@@ -47,7 +51,7 @@ static Status read_block(Yaml *map, const char *key, BlockKind *out)
     return OK;
 }
 
-/* Blocks without an inverted bottleneck have no expand ratio; asking for one there would be ignored. */
+/* Blocks without an inverted bottleneck have no expand ratio: the key is unknown there. */
 static Status read_expand(Yaml *map, const char *key, BlockKind block, int64_t *out)
 {
     *out = 1;
@@ -72,7 +76,8 @@ static Status read_stage_name(Yaml *map, int *n_unnamed, StageConfig *out)
     return OK;
 }
 
-static Status read_stage(Yaml *map, const EfficientVitConfig *encoder, int *n_unnamed, StageConfig *out)
+static Status read_stage(Yaml *map, const EfficientVitConfig *encoder, int *n_unnamed,
+                         StageConfig *out)
 {
     TRY(read_stage_name(map, n_unnamed, out));
     TRY(yaml_int(map, "width", 1, MAX_WIDTH, &out->width));
@@ -82,11 +87,12 @@ static Status read_stage(Yaml *map, const EfficientVitConfig *encoder, int *n_un
     TRY(yaml_int(map, "depth", 0, CONFIG_MAX_DEPTH, &out->depth));
     TRY(read_expand(map, "expand", out->block, &out->expand));
     if (out->open == BLOCK_EVIT || out->block == BLOCK_CONV)
-        return status_fail(E_CONFIG, "%s:%d: evit cannot open a stage, conv cannot repeat in one", map->path,
-                           map->line);
+        return status_fail(E_CONFIG, "%s:%d: evit cannot open a stage, conv cannot repeat in one",
+                           map->path, map->line);
     if (out->block == BLOCK_EVIT && out->width % encoder->head_dim != 0)
-        return status_fail(E_CONFIG, "%s:%d: width: %lld is no multiple of head_dim %lld", map->path, map->line,
-                           (long long)out->width, (long long)encoder->head_dim);
+        return status_fail(E_CONFIG, "%s:%d: width: %lld is no multiple of head_dim %lld",
+                           map->path, map->line, (long long)out->width,
+                           (long long)encoder->head_dim);
     return OK;
 }
 
@@ -100,8 +106,8 @@ static Status read_neck(Yaml *map, int n_stages, NeckConfig *out)
     TRY(yaml_int(map, "depth", 0, CONFIG_MAX_DEPTH, &out->depth));
     TRY(read_expand(map, "expand", out->block, &out->expand));
     if (out->block == BLOCK_CONV || out->block == BLOCK_EVIT)
-        return status_fail(E_CONFIG, "%s:%d: block: conv and evit cannot be blocks of a neck", map->path,
-                           map->line);
+        return status_fail(E_CONFIG, "%s:%d: block: conv and evit cannot be blocks of a neck",
+                           map->path, map->line);
     return OK;
 }
 
@@ -113,22 +119,23 @@ static Status read_efficientvit(Yaml *map, const Model *model, EfficientVitConfi
     TRY(yaml_int(map, "head_dim", 1, MAX_WIDTH, &out->head_dim));
     TRY(yaml_int(map, "aggregation_kernel", 1, 15, &out->aggregation_kernel));
     if (out->aggregation_kernel % 2 == 0)
-        return status_fail(E_CONFIG, "%s:%d: aggregation_kernel: %lld is even", map->path, map->line,
-                           (long long)out->aggregation_kernel);
+        return status_fail(E_CONFIG, "%s:%d: aggregation_kernel: %lld is even", map->path,
+                           map->line, (long long)out->aggregation_kernel);
     Yaml *list, *neck;
     TRY(read_list(map, "stages", CONFIG_MAX_STAGES, &list));
     out->n_stages = list->n_items;
     int n_unnamed = 0;
     for (int i = 0; i < out->n_stages; i++) {
         if (list->items[i]->kind != YAML_MAP)
-            return status_fail(E_CONFIG, "%s:%d: stages: each stage is a map", map->path, list->items[i]->line);
+            return status_fail(E_CONFIG, "%s:%d: stages: each stage is a map", map->path,
+                               list->items[i]->line);
         TRY(read_stage(list->items[i], out, &n_unnamed, &out->stages[i]));
     }
     TRY(read_map(map, "neck", &neck));
     TRY(read_neck(neck, out->n_stages, &out->neck));
     if (model->image_size % (1 << out->n_stages) != 0)
-        return status_fail(E_CONFIG, "%s:%d: stages: %d halvings do not divide image_size %lld", map->path,
-                           list->line, out->n_stages, (long long)model->image_size);
+        return status_fail(E_CONFIG, "%s:%d: stages: %d halvings do not divide image_size %lld",
+                           map->path, list->line, out->n_stages, (long long)model->image_size);
     return OK;
 }
 
@@ -156,11 +163,11 @@ static Status read_vit(Yaml *map, const Model *model, VitConfig *out)
     TRY(yaml_int(map, "window", 1, MAX_SIDE, &out->window));
     TRY(read_global_blocks(map, out));
     if (out->width % out->heads != 0)
-        return status_fail(E_CONFIG, "%s:%d: heads: %lld do not divide width %lld", map->path, map->line,
-                           (long long)out->heads, (long long)out->width);
+        return status_fail(E_CONFIG, "%s:%d: heads: %lld do not divide width %lld", map->path,
+                           map->line, (long long)out->heads, (long long)out->width);
     if (out->patch * model->grid != model->image_size)
-        return status_fail(E_CONFIG, "%s:%d: patch: %lld px times grid %lld is not image_size %lld", map->path,
-                           map->line, (long long)out->patch, (long long)model->grid,
+        return status_fail(E_CONFIG, "%s:%d: patch: %lld px times grid %lld is not image_size %lld",
+                           map->path, map->line, (long long)out->patch, (long long)model->grid,
                            (long long)model->image_size);
     return OK;
 }
@@ -172,8 +179,8 @@ static Status read_prompt_encoder(Yaml *map, PromptEncoderConfig *out)
     TRY(read_act(map, &out->act));
     TRY(yaml_int(map, "mask_channels", 4, MAX_WIDTH, &out->mask_channels));
     if (out->mask_channels % 4 != 0)
-        return status_fail(E_CONFIG, "%s:%d: mask_channels: %lld is no multiple of 4", map->path, map->line,
-                           (long long)out->mask_channels);
+        return status_fail(E_CONFIG, "%s:%d: mask_channels: %lld is no multiple of 4", map->path,
+                           map->line, (long long)out->mask_channels);
     return OK;
 }
 
@@ -187,7 +194,8 @@ static Status read_mask_decoder(Yaml *map, const Model *model, MaskDecoderConfig
     TRY(yaml_int(map, "mlp_dim", 1, MAX_WIDTH, &out->mlp_dim));
     TRY(yaml_int(map, "iou_hidden", 1, MAX_WIDTH, &out->iou_hidden));
     if (model->embed_dim % out->heads != 0 || out->cross_width % out->heads != 0)
-        return status_fail(E_CONFIG, "%s:%d: heads: %lld do not divide embed_dim %lld and cross_width %lld",
+        return status_fail(E_CONFIG,
+                           "%s:%d: heads: %lld do not divide embed_dim %lld and cross_width %lld",
                            map->path, map->line, (long long)out->heads, (long long)model->embed_dim,
                            (long long)out->cross_width);
     return OK;
@@ -205,8 +213,8 @@ static Status read_sizes(Yaml *root, Model *out)
     TRY(yaml_int(root, "grid", 1, MAX_SIDE, &out->grid));
     TRY(yaml_int(root, "embed_dim", 8, MAX_WIDTH, &out->embed_dim));
     if (out->embed_dim % 8 != 0) /* up-scaling leaves an eighth of the channels */
-        return status_fail(E_CONFIG, "%s:%d: embed_dim: %lld is no multiple of 8", root->path, root->line,
-                           (long long)out->embed_dim);
+        return status_fail(E_CONFIG, "%s:%d: embed_dim: %lld is no multiple of 8", root->path,
+                           root->line, (long long)out->embed_dim);
     return OK;
 }
 

@@ -1,8 +1,9 @@
 /* What a model config says, checked and in one struct. Used inside model/ only.
  *
- * A config describes an image encoder in the block vocabulary of EfficientViT or as SAM's ViT, and the widths
- * of SAM's prompt encoder and mask decoder. Sides are in px of the encoder's input unless a name says
- * otherwise. model_load fills it and checks every relation that a builder relies on.
+ * A config describes an image encoder in the block vocabulary of EfficientViT or as SAM's ViT, and
+ * the widths of SAM's prompt encoder and mask decoder. Sides are in px of the encoder's input
+ * unless a name says otherwise. model_load fills it and checks every relation that a builder relies
+ * on.
  */
 #ifndef RETORT_MODEL_CONFIG_H
 #define RETORT_MODEL_CONFIG_H
@@ -15,9 +16,9 @@ enum {
     MASK_TOKENS = 4,       /* one for the single mask, three for the multi-mask output */
 };
 
-#define LAYERNORM2D_EPS 1e-6 /* of every norm over the channels of a pixel, in all official models */
+#define LAYERNORM2D_EPS 1e-6 /* of every norm over the channels of a pixel, in all models */
 
-/* The block vocabulary; `act` is the encoder's activation, (bn) a batch norm, (bias) a bias instead. */
+/* The block vocabulary; `act` is the encoder's activation, (bn) a batch norm. */
 typedef enum BlockKind {
     BLOCK_CONV,    /* 3x3 (bn) act */
     BLOCK_RES,     /* 3x3 (bn) act, 3x3 (bn) */
@@ -60,9 +61,9 @@ typedef struct EfficientVitConfig {
 typedef struct VitConfig {
     Activation act;
     double norm_eps;
-    int64_t patch;  /* px */
+    int64_t patch; /* px */
     int64_t width, depth, heads, mlp_dim;
-    int64_t window; /* tokens */
+    int64_t window;                /* tokens */
     bool global[CONFIG_MAX_DEPTH]; /* blocks that attend to the whole grid */
 } VitConfig;
 

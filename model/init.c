@@ -1,9 +1,9 @@
-/* Initial weights, a function of (seed, name of the entry, index): the same for any machine, thread count or
- * order. Called by train/ for a run that starts from nothing.
+/* Initial weights, a function of (seed, name of the entry, index): the same for any machine, thread
+ * count or order. Called by train/ for a run that starts from nothing.
  *
- * source  EfficientViT-SAM's initialisation (normal 0.02, norms 1 and 0, last norm of a residual branch 0);
- *         embeddings and the positional matrix as in SAM, normal with deviation 1, so that the kinds of
- *         prompts can be told apart from the first step on
+ * source  EfficientViT-SAM's initialisation (normal 0.02, norms 1 and 0, last norm of a residual
+ * branch 0); embeddings and the positional matrix as in SAM, normal with deviation 1, so that the
+ * kinds of prompts can be told apart from the first step on
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +20,8 @@ static bool ends_with(const char *name, const char *end)
     return n >= k && strcmp(name + n - k, end) == 0;
 }
 
-/* The norm that ends a residual branch; zero there makes the block start as the identity. Blocks that open a
- * stage, op_list.0 of the backbone, have no shortcut and need their norm. */
+/* The norm that ends a residual branch; zero there makes the block start as the identity. Blocks
+ * that open a stage, op_list.0 of the backbone, have no shortcut and need their norm. */
 static bool is_last_norm_of_branch(const char *name)
 {
     static const char *const ends[] = {".main.conv2.norm.weight", ".main.point_conv.norm.weight",
@@ -34,9 +34,9 @@ static bool is_last_norm_of_branch(const char *name)
 
 static bool is_embedding(const StoreEntry *entry)
 {
-    return entry->shape.rank == 2 &&
-           (strncmp(entry->name, "prompt_encoder.", 15) == 0 || ends_with(entry->name, "iou_token.weight") ||
-            ends_with(entry->name, "mask_tokens.weight"));
+    return entry->shape.rank == 2 && (strncmp(entry->name, "prompt_encoder.", 15) == 0 ||
+                                      ends_with(entry->name, "iou_token.weight") ||
+                                      ends_with(entry->name, "mask_tokens.weight"));
 }
 
 /* Constant entries: false if the entry is drawn. */
@@ -64,7 +64,7 @@ static void fill(const StoreEntry *entry, uint64_t seed, float *data, int64_t n)
 
 Status model_init(const Model *model, Store *store, uint64_t seed)
 {
-    (void)model; /* names say all; the parameter keeps callers from initialising a store of moments */
+    (void)model; /* names say all */
     for (int i = 0; i < store->n_entries; i++) {
         const StoreEntry *entry = &store->entries[i];
         int64_t n = shape_elems(entry->shape);

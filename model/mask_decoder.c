@@ -1,10 +1,11 @@
-/* SAM's mask decoder behind the two-way transformer: up-scaling of the image, one hypernetwork per mask token,
- * their product, and the IoU head. All four candidates are always computed. Called by build.c.
+/* SAM's mask decoder behind the two-way transformer: up-scaling of the image, one hypernetwork per
+ * mask token, their product, and the IoU head. All four candidates are always computed. Called by
+ * build.c.
  *
- * A transposed convolution whose stride is its kernel is a matrix product that leaves the four new pixels of
- * a cell side by side. Norms, activations, the second one and the product with the hypernetworks do not care
- * where pixels lie, so they stay there until the end, and only the masks are put in order: a tenth of the
- * traffic of moving the 64- and 32-channel maps.
+ * A transposed convolution whose stride is its kernel is a matrix product that leaves the four new
+ * pixels of a cell side by side. Norms, activations, the second one and the product with the
+ * hypernetworks do not care where pixels lie, so they stay there until the end, and only the masks
+ * are put in order: a tenth of the traffic of moving the 64- and 32-channel maps.
  *
  * source  Kirillov et al., "Segment Anything" (2023), appendix A, figure 14
  */
@@ -21,15 +22,21 @@ typedef struct Decoder {
 static Decoder decoder_of(BuildContext *context, const Model *model, ValueId sparse)
 {
     Shape shape = layer_shape(context, sparse);
-    return (Decoder){.context = context, .graph = context->graph, .model = model, .n_images = shape.dim[0],
-                     .n_masks = shape.dim[1], .grid = model->grid, .width = model->embed_dim};
+    return (Decoder){.context = context,
+                     .graph = context->graph,
+                     .model = model,
+                     .n_images = shape.dim[0],
+                     .n_masks = shape.dim[1],
+                     .grid = model->grid,
+                     .width = model->embed_dim};
 }
 
 /* Embedding plus dense prompt: (N,1 or M,grid*grid,D). */
 static ValueId source_of(const Decoder *d, ValueId embedding, ValueId dense)
 {
     int64_t n_images = layer_shape(d->context, embedding).dim[0];
-    ValueId cells = graph_reshape(d->graph, embedding, SHAPE(n_images, 1, d->grid * d->grid, d->width));
+    ValueId cells =
+        graph_reshape(d->graph, embedding, SHAPE(n_images, 1, d->grid * d->grid, d->width));
     return layer_add(d->context, cells, dense);
 }
 
@@ -62,7 +69,7 @@ static ValueId upscale(const Decoder *d, const char *name, ValueId x, int64_t ou
     return x;
 }
 
-/* Twice up-scaled pixels of n maps, still lying cell by cell, into rows: (n,4*grid,4*grid,channels). */
+/* Twice up-scaled pixels of n maps, still lying cell by cell -> (n,4*grid,4*grid,channels). */
 static ValueId in_rows(const Decoder *d, ValueId x, int64_t n, int64_t channels)
 {
     x = graph_reshape(d->graph, x, SHAPE(n, d->grid, d->grid, 16 * channels));
@@ -80,7 +87,7 @@ static ValueId upscaled_image(const Decoder *d, ValueId image)
     x = layer_act(d->context, x, act);
     x = upscale(d, "3", x, d->width / 8);
     x = layer_act(d->context, x, act);
-    /* PyTorch's order, for whoever wants to look at it; nobody reads it in training, so it is pruned. */
+    /* PyTorch's order, for whoever looks at it; in training nobody does, and it is pruned. */
     graph_module(d->graph, NULL, in_rows(d, x, d->n_images * d->n_masks, d->width / 8), true);
     graph_label_pop(d->graph, mark);
     return x;
@@ -89,7 +96,8 @@ static ValueId upscaled_image(const Decoder *d, ValueId image)
 /* ---- heads ---- */
 
 /* Three linear layers with ReLU in between, on token `index`: (N,M,1,out). */
-static ValueId token_head(const Decoder *d, ValueId tokens, int64_t index, int64_t hidden, int64_t out)
+static ValueId token_head(const Decoder *d, ValueId tokens, int64_t index, int64_t hidden,
+                          int64_t out)
 {
     BuildContext *context = d->context;
     OpAttr pick = ATTR(slice, .axis = 2, .start = index, .length = 1);
@@ -124,7 +132,8 @@ static ValueId iou_head(const Decoder *d, ValueId tokens)
 
 /* ---- the whole ---- */
 
-void mask_decoder_ask(BuildContext *context, const Model *model, ValueId embedding, PromptCode prompts)
+void mask_decoder_ask(BuildContext *context, const Model *model, ValueId embedding,
+                      PromptCode prompts)
 {
     Decoder d = decoder_of(context, model, prompts.sparse);
     int mark = graph_label_push(d.graph, "mask_decoder");
@@ -133,20 +142,23 @@ void mask_decoder_ask(BuildContext *context, const Model *model, ValueId embeddi
     graph_label_pop(d.graph, mark);
 }
 
-DecoderOutputs mask_decoder_build(BuildContext *context, const Model *model, ValueId embedding, PromptCode prompts,
-                                  ValueId labels)
+DecoderOutputs mask_decoder_build(BuildContext *context, const Model *model, ValueId embedding,
+                                  PromptCode prompts, ValueId labels)
 {
     Decoder d = decoder_of(context, model, prompts.sparse);
     int mark = graph_label_push(d.graph, "mask_decoder");
-    TwoWay sides = {.tokens = tokens_of(&d, prompts.sparse), .image = source_of(&d, embedding, prompts.dense)};
+    TwoWay sides = {.tokens = tokens_of(&d, prompts.sparse),
+                    .image = source_of(&d, embedding, prompts.dense)};
     sides = transformer_build(context, model, sides, prompts.image_pe, labels);
     ValueId pixels = upscaled_image(&d, sides.image);
     ValueId filters = hypernetworks(&d, sides.tokens);
-    ValueId masks = graph_op(d.graph, OP_MATMUL, ATTR(matmul, .trans_b = true), SRC(filters, pixels));
+    ValueId masks =
+        graph_op(d.graph, OP_MATMUL, ATTR(matmul, .trans_b = true), SRC(filters, pixels));
     masks = in_rows(&d, masks, d.n_images * d.n_masks * MASK_TOKENS, 1);
     DecoderOutputs outputs;
     int64_t lowres = model_lowres(model);
-    outputs.masks = graph_reshape(d.graph, masks, SHAPE(d.n_images, d.n_masks, MASK_TOKENS, lowres, lowres));
+    outputs.masks =
+        graph_reshape(d.graph, masks, SHAPE(d.n_images, d.n_masks, MASK_TOKENS, lowres, lowres));
     outputs.iou = iou_head(&d, sides.tokens);
     graph_label_pop(d.graph, mark);
     return outputs;

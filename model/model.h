@@ -1,11 +1,11 @@
 /* Configs to graphs: what a model is, and the builders of its parts.
  *
- * A model is a YAML file (configs/models/NAME.yaml) that names an image encoder made of the block vocabulary
- * (EfficientViT stages, SAM's ViT), and SAM's prompt encoder and mask decoder behind it. Builders declare
- * parameters in a Store, under the released checkpoints' names and in their order, and add nodes to a Graph;
- * no maths and no device here. Used by train/.
+ * A model is a YAML file (configs/models/NAME.yaml) that names an image encoder made of the block
+ * vocabulary (EfficientViT stages, SAM's ViT), and SAM's prompt encoder and mask decoder behind it.
+ * Builders declare parameters in a Store, under the released checkpoints' names and in their order,
+ * and add nodes to a Graph; no maths and no device here. Used by train/.
  *
- * source  spec of EfficientViT-SAM and SAM; parameter names of efficientvit_sam_*.pt and sam_vit_*.pth
+ * source  EfficientViT-SAM and SAM; parameter names of efficientvit_sam_*.pt and sam_vit_*.pth
  */
 #ifndef RETORT_MODEL_MODEL_H
 #define RETORT_MODEL_MODEL_H
@@ -15,29 +15,31 @@
 typedef struct Model Model;
 
 /* model_load: reads and validates a model config.
- * errors  E_FILE, E_FORMAT with line; E_CONFIG for an unknown key (nearest known one) or a value out of range */
+ * errors  E_FILE, E_FORMAT with line; E_CONFIG for an unknown key (nearest known one) or a value
+ * out of range */
 Status model_load(const char *path, Model **out);
 void model_destroy(Model *model);
 
 const char *model_name(const Model *model);
-int64_t model_image_size(const Model *model);      /* S: side of the encoder's input, px */
-int64_t model_frame(const Model *model);           /* side of the prompt frame, px (1024 for SAM) */
-int64_t model_grid(const Model *model);            /* side of the embedding, cells (64) */
-int64_t model_embed_dim(const Model *model);       /* channels of the embedding (256) */
-int64_t model_lowres(const Model *model);          /* side of the mask logits: 4 * grid (256) */
+int64_t model_image_size(const Model *model); /* S: side of the encoder's input, px */
+int64_t model_frame(const Model *model);      /* side of the prompt frame, px (1024 for SAM) */
+int64_t model_grid(const Model *model);       /* side of the embedding, cells (64) */
+int64_t model_embed_dim(const Model *model);  /* channels of the embedding (256) */
+int64_t model_lowres(const Model *model);     /* side of the mask logits: 4 * grid (256) */
 
 /* How the batch norms of a graph behave. */
 typedef enum BnMode { BN_EVAL, BN_TRAIN } BnMode;
 
 /* Batch statistics of one norm, met while building in BN_TRAIN, and the entries they go into. */
 typedef struct BnRecord {
-    ValueId mean, var; /* (C) of a micro-batch */
-    int64_t n_values;  /* N*H*W of a micro-batch */
+    ValueId mean, var;                      /* (C) of a micro-batch */
+    int64_t n_values;                       /* N*H*W of a micro-batch */
     int running_mean, running_var, tracked; /* entries of the store */
     double momentum;
 } BnRecord;
 
-typedef struct BuildContext { /* what all builders of one graph share; begin with graph, store and bn set */
+/* What all builders of one graph share; begin with graph, store and bn set. */
+typedef struct BuildContext {
     Graph *graph;
     Store *store;
     BnMode bn;
@@ -45,36 +47,37 @@ typedef struct BuildContext { /* what all builders of one graph share; begin wit
     int n_bn_records, bn_capacity;
 } BuildContext;
 
-/* model_declare: all parameters and buffers, in state-dict order, whether or not a graph will use them.
- * After it, builders only find entries. */
+/* model_declare: all parameters and buffers, in state-dict order, whether or not a graph will use
+ * them. After it, builders only find entries. */
 Status model_declare(const Model *model, Store *store);
 
-/* model_init: initial weights, a function of (seed, name), for a store that is allocated: weights normal with
- * deviation 0.02, embeddings and the positional matrix normal with 1, norms 1, the last norm of a residual
- * branch 0, biases 0. */
+/* model_init: initial weights, a function of (seed, name), for a store that is allocated: weights
+ * normal with deviation 0.02, embeddings and the positional matrix normal with 1, norms 1, the last
+ * norm of a residual branch 0, biases 0. */
 Status model_init(const Model *model, Store *store, uint64_t seed);
 
 /* build_image_encoder: image (N,S,S,3) normalised -> embedding (N,grid,grid,embed_dim). */
 ValueId build_image_encoder(BuildContext *context, const Model *model, ValueId image);
 
 typedef struct PromptInputs {
-    ValueId coords;     /* (N,M,P,2) f32, px in the prompt frame */
-    ValueId labels;     /* (N,M,P) int32: 0, 1 points; 2, 3 box corners; -1 padding point; -2 empty slot */
+    ValueId coords; /* (N,M,P,2) f32, px in the prompt frame */
+    ValueId labels; /* (N,M,P) int32: 0, 1 points; 2, 3 corners; -1 padding point; -2 empty */
     ValueId mask_input; /* (N,M,lowres,lowres) f32 logits, or VALUE_NONE */
 } PromptInputs;
 
 typedef struct DecoderOutputs {
-    ValueId masks; /* (N,M,4,lowres,lowres) logits; candidate 0 is the single-mask token, 1..3 multi-mask */
+    ValueId masks; /* (N,M,4,lowres,lowres) logits; 0 is the single mask, 1..3 the multi-mask */
     ValueId iou;   /* (N,M,4) */
 } DecoderOutputs;
 
-/* build_decoder: prompt encoder and mask decoder. embedding (N,grid,grid,D) is shared by the M prompts of an
- * image; what does not depend on the prompts is placed outside the chunk region by its region alone. P >= 1. */
+/* build_decoder: prompt encoder and mask decoder. embedding (N,grid,grid,D) is shared by the M
+ * prompts of an image; what does not depend on the prompts is placed outside the chunk region by
+ * its region alone. P >= 1. */
 DecoderOutputs build_decoder(BuildContext *context, const Model *model, ValueId embedding,
                              PromptInputs prompts);
 
-/* build_bn_updates: running statistics from the batch statistics recorded in BN_TRAIN, predicated on ok (1);
- * call once, after the micro-batch region is closed. */
+/* build_bn_updates: running statistics from the batch statistics recorded in BN_TRAIN, predicated
+ * on ok (1); call once, after the micro-batch region is closed. */
 void build_bn_updates(BuildContext *context, ValueId ok);
 
 /* model_gate: which count of a step must be positive for the parameter to take part. */

@@ -1,11 +1,13 @@
-/* The two-way transformer of SAM's mask decoder: tokens and image cells attend to each other, batched over
- * (image, prompt). Called by mask_decoder.c.
+/* The two-way transformer of SAM's mask decoder: tokens and image cells attend to each other,
+ * batched over (image, prompt). Called by mask_decoder.c.
  *
- * What all prompts of an image share has M = 1 and lies outside the loop over prompts by its region alone:
- * in layer 0 the image's keys, values and queries. The first update of the image makes it per prompt.
+ * What all prompts of an image share has M = 1 and lies outside the loop over prompts by its region
+ * alone: in layer 0 the image's keys, values and queries. The first update of the image makes it
+ * per prompt.
  *
- * Rules that are easy to get wrong: layer 0's self-attention has no residual and no positions; the positions
- * of the tokens are the tokens as they came in; positions go to queries and keys, never to values.
+ * Rules that are easy to get wrong: layer 0's self-attention has no residual and no positions; the
+ * positions of the tokens are the tokens as they came in; positions go to queries and keys, never
+ * to values.
  *
  * source  Kirillov et al., "Segment Anything" (2023), appendix A, figure 14
  */
@@ -23,16 +25,17 @@ typedef struct Transformer {
     ValueId token_pe, image_pe, labels;
 } Transformer;
 
-/* Attention of `inner` channels with its four projections; labels only where the keys are tokens. */
-static ValueId attention(const Transformer *t, const char *name, ValueId q, ValueId k, ValueId v, int64_t inner,
-                         ValueId labels)
+/* Attention of `inner` channels with its four projections; labels only where keys are tokens. */
+static ValueId attention(const Transformer *t, const char *name, ValueId q, ValueId k, ValueId v,
+                         int64_t inner, ValueId labels)
 {
     BuildContext *context = t->context;
     int mark = graph_label_push(context->graph, "%s", name);
     q = layer_linear(context, "q_proj", q, inner);
     k = layer_linear(context, "k_proj", k, inner);
     v = layer_linear(context, "v_proj", v, inner);
-    OpAttr attr = ATTR(attention, .heads = t->config->heads, .scale = 1 / sqrt((double)(inner / t->config->heads)),
+    OpAttr attr = ATTR(attention, .heads = t->config->heads,
+                       .scale = 1 / sqrt((double)(inner / t->config->heads)),
                        .n_free_keys = labels == VALUE_NONE ? 0 : FREE_TOKENS);
     ValueId heads = graph_op(context->graph, OP_ATTENTION, attr, SRC(q, k, v, labels));
     ValueId dst = layer_linear(context, "out_proj", heads, t->width);
@@ -48,17 +51,21 @@ static ValueId self_attention(const Transformer *t, ValueId tokens, bool first)
     return layer_add(t->context, tokens, update);
 }
 
-static ValueId tokens_from_image(const Transformer *t, const char *name, TwoWay sides, ValueId placed_image)
+static ValueId tokens_from_image(const Transformer *t, const char *name, TwoWay sides,
+                                 ValueId placed_image)
 {
     ValueId placed = layer_add(t->context, sides.tokens, t->token_pe);
-    ValueId update = attention(t, name, placed, placed_image, sides.image, t->config->cross_width, VALUE_NONE);
+    ValueId update =
+        attention(t, name, placed, placed_image, sides.image, t->config->cross_width, VALUE_NONE);
     return layer_add(t->context, sides.tokens, update);
 }
 
-static ValueId image_from_tokens(const Transformer *t, const char *name, TwoWay sides, ValueId placed_image)
+static ValueId image_from_tokens(const Transformer *t, const char *name, TwoWay sides,
+                                 ValueId placed_image)
 {
     ValueId placed = layer_add(t->context, sides.tokens, t->token_pe);
-    ValueId update = attention(t, name, placed_image, placed, sides.tokens, t->config->cross_width, t->labels);
+    ValueId update =
+        attention(t, name, placed_image, placed, sides.tokens, t->config->cross_width, t->labels);
     return layer_add(t->context, sides.image, update);
 }
 
@@ -78,23 +85,29 @@ static TwoWay two_way_layer(const Transformer *t, TwoWay sides, int64_t index)
     double eps = t->config->norm_eps;
     int mark = graph_label_push(context->graph, "layers.%d", (int)index);
     ValueId placed_image = layer_add(context, sides.image, t->image_pe);
-    sides.tokens = layer_layernorm(context, "norm1", self_attention(t, sides.tokens, index == 0), eps);
-    sides.tokens = layer_layernorm(
-        context, "norm2", tokens_from_image(t, "cross_attn_token_to_image", sides, placed_image), eps);
+    ValueId x = self_attention(t, sides.tokens, index == 0);
+    sides.tokens = layer_layernorm(context, "norm1", x, eps);
+    x = tokens_from_image(t, "cross_attn_token_to_image", sides, placed_image);
+    sides.tokens = layer_layernorm(context, "norm2", x, eps);
     sides.tokens = layer_layernorm(context, "norm3", mlp(t, sides.tokens), eps);
-    layer_ask_layernorm(context, "norm4", t->width); /* registered before the attention it follows */
-    sides.image = layer_layernorm(
-        context, "norm4", image_from_tokens(t, "cross_attn_image_to_token", sides, placed_image), eps);
+    layer_ask_layernorm(context, "norm4", t->width); /* registered before what it follows */
+    x = image_from_tokens(t, "cross_attn_image_to_token", sides, placed_image);
+    sides.image = layer_layernorm(context, "norm4", x, eps);
     graph_module(context->graph, "norm3", sides.tokens, false);
     graph_module(context->graph, "norm4", sides.image, false);
     graph_label_pop(context->graph, mark);
     return sides;
 }
 
-TwoWay transformer_build(BuildContext *context, const Model *model, TwoWay sides, ValueId image_pe, ValueId labels)
+TwoWay transformer_build(BuildContext *context, const Model *model, TwoWay sides, ValueId image_pe,
+                         ValueId labels)
 {
-    Transformer t = {.context = context, .config = &model->mask_decoder, .width = model->embed_dim,
-                     .token_pe = sides.tokens, .image_pe = image_pe, .labels = labels};
+    Transformer t = {.context = context,
+                     .config = &model->mask_decoder,
+                     .width = model->embed_dim,
+                     .token_pe = sides.tokens,
+                     .image_pe = image_pe,
+                     .labels = labels};
     int mark = graph_label_push(context->graph, "transformer");
     for (int64_t i = 0; i < t.config->layers; i++) sides = two_way_layer(&t, sides, i);
     ValueId placed_image = layer_add(context, sides.image, image_pe);

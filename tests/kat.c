@@ -38,7 +38,8 @@ void kat_fill_map(const char *name, double scale, float *dst, Shape shape)
     for (int64_t n = 0; n < shape.dim[0]; n++)
         for (int64_t p = 0; p < pixels; p++)
             for (int64_t c = 0; c < channels; c++)
-                *dst++ = (float)(scale * u_of_hash(hash, (uint64_t)((n * channels + c) * pixels + p)));
+                *dst++ =
+                    (float)(scale * u_of_hash(hash, (uint64_t)((n * channels + c) * pixels + p)));
 }
 
 static bool ends_with(const char *name, const char *end)
@@ -64,8 +65,9 @@ static void rule_of(const StoreEntry *entry, double *offset, double *scale)
         *scale = 0.1;
     } else if (entry->shape.rank == 1) {
         *offset = 1, *scale = 0.1;
-    } else if (entry->shape.rank == 2 && (strncmp(name, "prompt_encoder.", 15) == 0 ||
-                                          ends_with(name, "token.weight") || ends_with(name, "tokens.weight"))) {
+    } else if (entry->shape.rank == 2 &&
+               (strncmp(name, "prompt_encoder.", 15) == 0 || ends_with(name, "token.weight") ||
+                ends_with(name, "tokens.weight"))) {
         *scale = 1;
     } else {
         *scale = sqrt(3.0 / ((double)shape_elems(entry->shape) / (double)entry->shape.dim[0]));
@@ -83,7 +85,8 @@ static Status fill_entry(Store *store, int index)
         uint64_t hash = rng_name_hash(entry->name);
         float *data = host.data;
         rule_of(entry, &offset, &scale);
-        for (int64_t i = 0; i < n; i++) data[i] = (float)(offset + scale * u_of_hash(hash, (uint64_t)i));
+        for (int64_t i = 0; i < n; i++)
+            data[i] = (float)(offset + scale * u_of_hash(hash, (uint64_t)i));
     }
     Status status = store_set(store, index, &host);
     free(host.data);
@@ -178,7 +181,8 @@ const KatRow *kat_find(const KatTable *table, const char *model, const char *mod
 {
     for (int i = 0; i < table->n_rows; i++) {
         const KatRow *row = &table->rows[i];
-        if (strcmp(row->model, model) == 0 && strcmp(row->mode, mode) == 0 && strcmp(row->item, item) == 0)
+        if (strcmp(row->model, model) == 0 && strcmp(row->mode, mode) == 0 &&
+            strcmp(row->item, item) == 0)
             return row;
     }
     return NULL;
@@ -201,13 +205,14 @@ static bool check(const char *name, double got, double want, double tol, KatRepo
     if (fabs(got - want) <= tol) return true;
     size_t used = strlen(report->text);
     snprintf(report->text + used, sizeof report->text - used,
-             "%s%s is %.9g, wanted %.9g (off by %.2g, allowed %.2g)", used ? "; " : "", name, got, want,
-             fabs(got - want), tol);
+             "%s%s is %.9g, wanted %.9g (off by %.2g, allowed %.2g)", used ? "; " : "", name, got,
+             want, fabs(got - want), tol);
     return false;
 }
 
 /* v0..v5 of a row: the values at fixed places of the flat tensor. */
-static bool check_samples(const KatRow *row, const float *values, int64_t n, double tol, KatReport *report)
+static bool check_samples(const KatRow *row, const float *values, int64_t n, double tol,
+                          KatReport *report)
 {
     static const char *const names[] = {"v0", "v1", "v2", "v3", "v4", "v5"};
     const int64_t at[] = {0, n / 7, n / 3, n / 2, 2 * n / 3, n - 1};
@@ -226,8 +231,8 @@ static bool check_listed(const KatRow *row, const float *values, double tol, Kat
     return equal;
 }
 
-bool kat_compare(const KatRow *row, const float *values, int64_t n, double value_tol, double moment_tol,
-                 KatReport *report)
+bool kat_compare(const KatRow *row, const float *values, int64_t n, double value_tol,
+                 double moment_tol, KatReport *report)
 {
     *report = (KatReport){0};
     if (isnan(row->b)) return check_listed(row, values, value_tol, report);
@@ -239,8 +244,8 @@ bool kat_compare(const KatRow *row, const float *values, int64_t n, double value
     return equal;
 }
 
-bool kat_compare_gradient(const KatRow *row, const float *values, int64_t n, double norm_tol, double element_tol,
-                          double zero_below, KatReport *report)
+bool kat_compare_gradient(const KatRow *row, const float *values, int64_t n, double norm_tol,
+                          double element_tol, double zero_below, KatReport *report)
 {
     *report = (KatReport){0};
     double squares = 0;

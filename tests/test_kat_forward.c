@@ -1,5 +1,5 @@
-/* Forward passes against the known answers of the official code: the L0 encoder, SAM's ViT-B, and the prompt
- * encoder with the mask decoder in all cases of the table. Backend cpu, f32. */
+/* Forward passes against the known answers of the official code: the L0 encoder, SAM's ViT-B, and
+ * the prompt encoder with the mask decoder in all cases of the table. Backend cpu, f32. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <stdio.h>
@@ -124,9 +124,14 @@ Test(kat, hash)
 /* First, second and last element of entries, as the README prints them. */
 Test(kat, weights)
 {
-    static const struct { const char *name; double first, second, last; } wanted[] = {
-        {"image_encoder.backbone.stages.0.op_list.0.conv.weight", -0.0473922901, 0.0601991415, 0.226960465},
-        {"image_encoder.backbone.stages.0.op_list.0.norm.running_var", 1.21401358, 0.639958799, 0.944921851},
+    static const struct {
+        const char *name;
+        double first, second, last;
+    } wanted[] = {
+        {"image_encoder.backbone.stages.0.op_list.0.conv.weight", -0.0473922901, 0.0601991415,
+         0.226960465},
+        {"image_encoder.backbone.stages.0.op_list.0.norm.running_var", 1.21401358, 0.639958799,
+         0.944921851},
         {"image_encoder.norm.weight", 1.00373316, 0.980581224, 1.09369504},
         {"mask_decoder.iou_token.weight", 0.147774458, -0.823905706, -0.0551857948},
         {"mask_decoder.output_upscaling.0.weight", -0.0377051346, 0.0802812576, 0.0342481993},
@@ -162,7 +167,8 @@ static void run_on_image(Bench *b, Shape shape)
 {
     float *pixels = mem_alloc((size_t)shape_elems(shape) * sizeof *pixels);
     int64_t side = model_image_size(b->model);
-    kat_fill_map("kat.image", 2, pixels, SHAPE(shape_elems(shape) / (side * side * 3), side, side, 3));
+    kat_fill_map("kat.image", 2, pixels,
+                 SHAPE(shape_elems(shape) / (side * side * 3), side, side, 3));
     must(exec_write(b->exec, graph_find_input(b->context.graph, "image"), pixels));
     free(pixels);
     must(exec_run(b->exec));
@@ -173,7 +179,8 @@ static void run_encoder(Bench *b)
     int64_t side = model_image_size(b->model);
     Shape shape = SHAPE(1, side, side, 3);
     must(kat_fill_store(b->store, "image_encoder."));
-    build_image_encoder(&b->context, b->model, graph_input(b->context.graph, "image", DT_F32, shape));
+    build_image_encoder(&b->context, b->model,
+                        graph_input(b->context.graph, "image", DT_F32, shape));
     bench_finish(b);
     run_on_image(b, shape);
 }
@@ -211,7 +218,8 @@ static void expect_encoder_rows(Bench *b, const char *model)
         char path[256];
         if (strcmp(row->model, model) != 0 || !is_module_row(row)) continue;
         bool embedding = strcmp(row->item, "embedding") == 0;
-        snprintf(path, sizeof path, "image_encoder%s%s", embedding ? "" : ".", embedding ? "" : row->item);
+        snprintf(path, sizeof path, "image_encoder%s%s", embedding ? "" : ".",
+                 embedding ? "" : row->item);
         expect_module(b, row, path, true);
         n_rows++;
     }
@@ -279,7 +287,8 @@ Test(kat, encoder_of_sam_vit_b)
 
 enum { MAX_PROMPTS = 3, MAX_TOKENS = 8 };
 
-typedef struct DecoderCase { /* prompts as the prompt encoder takes them: padding points and corners included */
+/* Prompts as the prompt encoder takes them: padding points and box corners included. */
+typedef struct DecoderCase {
     const char *name;
     int n_prompts, n_points;
     float coords[MAX_PROMPTS][MAX_TOKENS][2]; /* px in the frame of 1024 */
@@ -287,23 +296,29 @@ typedef struct DecoderCase { /* prompts as the prompt encoder takes them: paddin
     bool mask, tiny;
 } DecoderCase;
 
-#define BOX3_COORDS                                                                            \
+#define BOX3_COORDS \
     {{{100.5f, 200.25f}, {700.75f, 900}}, {{0, 0}, {1023, 1023}}, {{512, 300.5f}, {530.25f, 310}}}
 #define BOX3_LABELS {{2, 3}, {2, 3}, {2, 3}}
-#define PTS_COORDS                                                                             \
+#define PTS_COORDS \
     {{{500, 375}, {20.25f, 1000.5f}, {830.75f, 64}}, {{256, 256}, {768.5f, 300.25f}, {1, 2}}}
+#define PT_BOX_COORDS {{{400.5f, 610.25f}, {300, 500}, {520.5f, 760.75f}}}
 
 static const DecoderCase cases[] = {
-    {"box3", 3, 2, BOX3_COORDS, BOX3_LABELS, false, false},
-    {"pts3x2", 2, 4, PTS_COORDS, {{1, 0, 1, -1}, {1, 0, 1, -1}}, false, false},
-    {"pt_box", 1, 3, {{{400.5f, 610.25f}, {300, 500}, {520.5f, 760.75f}}}, {{1, 2, 3}}, false, false},
-    {"pt_mask", 1, 2, {{{777.25f, 123.5f}}}, {{1, -1}}, true, false},
-    {"box3_tiny", 3, 2, BOX3_COORDS, BOX3_LABELS, false, true},
+    {"box3", 3, 2, BOX3_COORDS, BOX3_LABELS, .mask = false},
+    {"pts3x2", 2, 4, PTS_COORDS, {{1, 0, 1, -1}, {1, 0, 1, -1}}, .mask = false},
+    {"pt_box", 1, 3, PT_BOX_COORDS, {{1, 2, 3}}, .mask = false},
+    {"pt_mask", 1, 2, {{{777.25f, 123.5f}}}, {{1, -1}}, .mask = true},
+    {"box3_tiny", 3, 2, BOX3_COORDS, BOX3_LABELS, .tiny = true},
 };
 
 /* Four empty slots behind the tokens of pts3x2 must not be felt. */
 static const DecoderCase with_empty_slots = {
-    "pts3x2", 2, 8, PTS_COORDS, {{1, 0, 1, -1, -2, -2, -2, -2}, {1, 0, 1, -1, -2, -2, -2, -2}}, false, false};
+    .name = "pts3x2",
+    .n_prompts = 2,
+    .n_points = 8,
+    .coords = PTS_COORDS,
+    .labels = {{1, 0, 1, -1, -2, -2, -2, -2}, {1, 0, 1, -1, -2, -2, -2, -2}},
+};
 
 static void scale_entry(Store *store, int index, float factor)
 {
@@ -322,7 +337,8 @@ static void make_tiny(Store *store)
         const char *name = store->entries[i].name;
         bool embedding = strncmp(name, "prompt_encoder.", 15) == 0 && strstr(name, "embed");
         bool token = strstr(name, "iou_token") || strstr(name, "mask_tokens");
-        bool out = strncmp(name, "mask_decoder.transformer.", 25) == 0 && strstr(name, ".out_proj.");
+        bool out =
+            strncmp(name, "mask_decoder.transformer.", 25) == 0 && strstr(name, ".out_proj.");
         if (embedding || token || out) scale_entry(store, i, 0x1p-7f);
     }
 }
@@ -333,8 +349,10 @@ static void write_prompts(Bench *b, const DecoderCase *c)
     float coords[MAX_PROMPTS * MAX_TOKENS * 2];
     int32_t labels[MAX_PROMPTS * MAX_TOKENS];
     for (int m = 0; m < c->n_prompts; m++) {
-        memcpy(coords + m * c->n_points * 2, c->coords[m], (size_t)c->n_points * sizeof c->coords[m][0]);
-        memcpy(labels + m * c->n_points, c->labels[m], (size_t)c->n_points * sizeof c->labels[m][0]);
+        memcpy(coords + m * c->n_points * 2, c->coords[m],
+               (size_t)c->n_points * sizeof c->coords[m][0]);
+        memcpy(labels + m * c->n_points, c->labels[m],
+               (size_t)c->n_points * sizeof c->labels[m][0]);
     }
     must(exec_write(b->exec, graph_find_input(graph, "coords"), coords));
     must(exec_write(b->exec, graph_find_input(graph, "labels"), labels));
@@ -358,9 +376,11 @@ static DecoderOutputs run_decoder(Bench *b, const DecoderCase *c)
 {
     Graph *graph = b->context.graph;
     ValueId embedding = graph_input(graph, "embedding", DT_F32, SHAPE(1, 64, 64, 256));
-    PromptInputs prompts = {.coords = graph_input(graph, "coords", DT_F32, SHAPE(1, c->n_prompts, c->n_points, 2)),
-                            .labels = graph_input(graph, "labels", DT_I32, SHAPE(1, c->n_prompts, c->n_points))};
-    if (c->mask) prompts.mask_input = graph_input(graph, "mask", DT_F32, SHAPE(1, c->n_prompts, 256, 256));
+    PromptInputs prompts = {
+        .coords = graph_input(graph, "coords", DT_F32, SHAPE(1, c->n_prompts, c->n_points, 2)),
+        .labels = graph_input(graph, "labels", DT_I32, SHAPE(1, c->n_prompts, c->n_points))};
+    if (c->mask)
+        prompts.mask_input = graph_input(graph, "mask", DT_F32, SHAPE(1, c->n_prompts, 256, 256));
     DecoderOutputs outputs = build_decoder(&b->context, b->model, embedding, prompts);
     graph_output(graph, outputs.masks, "masks");
     graph_output(graph, outputs.iou, "iou");
@@ -373,7 +393,8 @@ static DecoderOutputs run_decoder(Bench *b, const DecoderCase *c)
 }
 
 /* Rows "<what>.multi prompt B" (candidates 1 to 3) and "<what>.single prompt B" (candidate 0). */
-static void expect_candidates(Bench *b, const char *model, const DecoderCase *c, const char *what, ValueId value)
+static void expect_candidates(Bench *b, const char *model, const DecoderCase *c, const char *what,
+                              ValueId value)
 {
     Shape shape;
     float *values = read_value(b, value, &shape);
@@ -381,10 +402,12 @@ static void expect_candidates(Bench *b, const char *model, const DecoderCase *c,
     for (int prompt = 0; prompt < c->n_prompts; prompt++)
         for (int multi = 0; multi < 2; multi++) {
             char item[64];
-            snprintf(item, sizeof item, "%s.%s prompt %d", what, multi ? "multi" : "single", prompt);
+            snprintf(item, sizeof item, "%s.%s prompt %d", what, multi ? "multi" : "single",
+                     prompt);
             const KatRow *row = kat_find(&b->table, model, c->name, item);
             cr_assert_not_null(row, "%s", item);
-            expect_row(b, row, values + (prompt * 4 + multi) * per_candidate, (multi ? 3 : 1) * per_candidate);
+            expect_row(b, row, values + (prompt * 4 + multi) * per_candidate,
+                       (multi ? 3 : 1) * per_candidate);
         }
     free(values);
 }
@@ -395,11 +418,15 @@ static void expect_inner_rows(Bench *b, const char *model, const DecoderCase *c)
     expect_module(b, kat_find(t, model, "pe", "image_pe"), "prompt_encoder.pe_layer", true);
     expect_module(b, kat_find(t, model, c->name, "sparse"), "prompt_encoder.sparse", false);
     if (c->mask)
-        expect_module(b, kat_find(t, model, c->name, "dense"), "prompt_encoder.mask_downscaling", true);
-    expect_module(b, kat_find(t, model, c->name, "tokens_out"), "mask_decoder.transformer.norm_final_attn", false);
-    expect_module(b, kat_find(t, model, c->name, "upscaled"), "mask_decoder.output_upscaling", true);
+        expect_module(b, kat_find(t, model, c->name, "dense"), "prompt_encoder.mask_downscaling",
+                      true);
+    expect_module(b, kat_find(t, model, c->name, "tokens_out"),
+                  "mask_decoder.transformer.norm_final_attn", false);
+    expect_module(b, kat_find(t, model, c->name, "upscaled"), "mask_decoder.output_upscaling",
+                  true);
     Shape shape; /* (1,M,4096,256): each prompt is turned to channels first */
-    float *tokens = read_value(b, find_module(b->context.graph, "mask_decoder.transformer.layers.1.norm4"), &shape);
+    float *tokens = read_value(
+        b, find_module(b->context.graph, "mask_decoder.transformer.layers.1.norm4"), &shape);
     float *turned = mem_alloc((size_t)shape_elems(shape) * sizeof *turned);
     kat_channels_first(turned, tokens, shape.dim[1], shape.dim[2], shape.dim[3]);
     expect_row(b, kat_find(t, model, c->name, "image_tokens_out"), turned, shape_elems(shape));

@@ -1,5 +1,6 @@
-/* Model configs and what they declare: names, shapes, dtypes, kinds and order of every entry against the
- * published state dicts, parameter totals, refusals of bad configs, gates and initial weights. */
+/* Model configs and what they declare: names, shapes, dtypes, kinds and order of every entry
+ * against the published state dicts, parameter totals, refusals of bad configs, gates and initial
+ * weights. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <math.h>
@@ -30,8 +31,9 @@ static Store *declared(const Model *model, Backend *backend)
 static void format_entry(const StoreEntry *entry, char *line, size_t bytes)
 {
     char shape[128];
-    snprintf(line, bytes, "%s\t%s\t%s\t%s", entry->name, shape_format(entry->shape, shape, sizeof shape),
-             dtype_name(entry->dtype), entry->kind == STORE_PARAMETER ? "parameter" : "buffer");
+    snprintf(line, bytes, "%s\t%s\t%s\t%s", entry->name,
+             shape_format(entry->shape, shape, sizeof shape), dtype_name(entry->dtype),
+             entry->kind == STORE_PARAMETER ? "parameter" : "buffer");
 }
 
 /* Every line of the table equals the entry at its place, and there are no more entries. */
@@ -60,8 +62,9 @@ static void compare_with_table(const char *name)
 
 Test(model, state_dict_of_efficientvit_sam)
 {
-    static const char *const names[] = {"efficientvit_sam_l0", "efficientvit_sam_l1", "efficientvit_sam_l2",
-                                        "efficientvit_sam_xl0", "efficientvit_sam_xl1"};
+    static const char *const names[] = {"efficientvit_sam_l0", "efficientvit_sam_l1",
+                                        "efficientvit_sam_l2", "efficientvit_sam_xl0",
+                                        "efficientvit_sam_xl1"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) compare_with_table(names[i]);
 }
 
@@ -73,16 +76,24 @@ Test(model, state_dict_of_sam)
 
 Test(model, parameter_totals)
 {
-    static const struct { const char *name; int64_t total; } models[] = {
-        {"efficientvit_sam_l0", 34792784},   {"efficientvit_sam_l1", 47650128},   {"efficientvit_sam_l2", 61328592},
-        {"efficientvit_sam_xl0", 116957904}, {"efficientvit_sam_xl1", 203346128}, {"sam_vit_b", 93735472},
-        {"sam_vit_l", 312342832},            {"sam_vit_h", 641090608}};
+    static const struct {
+        const char *name;
+        int64_t total;
+    } models[] = {{"efficientvit_sam_l0", 34792784},
+                  {"efficientvit_sam_l1", 47650128},
+                  {"efficientvit_sam_l2", 61328592},
+                  {"efficientvit_sam_xl0", 116957904},
+                  {"efficientvit_sam_xl1", 203346128},
+                  {"sam_vit_b", 93735472},
+                  {"sam_vit_l", 312342832},
+                  {"sam_vit_h", 641090608}};
     for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
         Model *model = load(models[i].name);
         Store *store = declared(model, NULL);
         int64_t total = 0;
         for (int e = 0; e < store->n_entries; e++)
-            if (store->entries[e].kind == STORE_PARAMETER) total += shape_elems(store->entries[e].shape);
+            if (store->entries[e].kind == STORE_PARAMETER)
+                total += shape_elems(store->entries[e].shape);
         cr_expect_eq(total, models[i].total, "%s: %lld", models[i].name, (long long)total);
         store_destroy(store);
         model_destroy(model);
@@ -98,7 +109,7 @@ Test(model, student_and_teacher_of_the_demo_fit)
     cr_expect_eq(model_lowres(student), 4 * model_grid(student));
     cr_expect_str_eq(model_name(student), "efficientvit_sam_tiny");
     Store *of_teacher = declared(teacher, NULL), *of_student = declared(student, NULL);
-    for (int i = 0; i < of_teacher->n_entries; i++) { /* the teacher's heads are the student's start */
+    for (int i = 0; i < of_teacher->n_entries; i++) { /* its heads are the student's start */
         const StoreEntry *entry = &of_teacher->entries[i];
         if (strncmp(entry->name, "image_encoder.", 14) == 0) continue;
         int twin = store_find(of_student, entry->name);
@@ -113,7 +124,8 @@ Test(model, student_and_teacher_of_the_demo_fit)
 
 /* ---- refusals ---- */
 
-/* Loads the tiny student's config with `from` replaced by `to`; expects E_CONFIG and `message` in its text. */
+/* Loads the tiny student's config with `from` replaced by `to`; expects E_CONFIG and `message` in
+ * its text. */
 static void expect_refusal(const char *from, const char *to, const char *message)
 {
     static char text[8192], changed[8192];
@@ -130,22 +142,24 @@ static void expect_refusal(const char *from, const char *to, const char *message
     Model *model = NULL;
     cr_expect_eq(model_load(path, &model), E_CONFIG, "%s", to);
     cr_expect_null(model);
-    cr_expect_not_null(strstr(status_message(), message), "'%s' does not contain '%s'", status_message(), message);
+    cr_expect_not_null(strstr(status_message(), message), "'%s' does not contain '%s'",
+                       status_message(), message);
     unlink(path);
 }
 
 Test(model, bad_configs_are_refused)
 {
-    expect_refusal("grid:", "gird:", "grid");                       /* unknown key, missing key */
+    expect_refusal("grid:", "gird:", "grid"); /* unknown key, missing key */
     expect_refusal("  kind: efficientvit", "  kind: resnet", "efficientvit, vit");
     expect_refusal("heads: 8", "heads: 7", "do not divide");
-    expect_refusal("heads: 8", "heads: 8\n  haeds: 8", "haeds");    /* unknown key, nothing missing */
+    expect_refusal("heads: 8", "heads: 8\n  haeds: 8", "haeds"); /* unknown key, nothing missing */
     expect_refusal("inputs: [4, 3, 2]", "inputs: [5, 3, 2]", "inputs");
     expect_refusal("image_size: 128", "image_size: 120", "image_size");
     expect_refusal("aggregation_kernel: 5", "aggregation_kernel: 4", "even");
     expect_refusal("head_dim: 16", "head_dim: 24", "head_dim");
     expect_refusal("embed_dim: 128", "embed_dim: 100", "multiple of 8");
-    expect_refusal("open: conv,", "open: conv, open_expand: 3,", "open_expand"); /* would be ignored */
+    expect_refusal("open: conv,", "open: conv, open_expand: 3,",
+                   "open_expand"); /* would be ignored */
 }
 
 /* ---- gates and initial weights ---- */
@@ -178,14 +192,19 @@ static void moments_of(Store *store, const char *name, double *mean, double *std
 
 Test(model, initial_weights)
 {
-    static const struct { const char *name; double mean, std; } wanted[] = {
+    static const struct {
+        const char *name;
+        double mean, std;
+    } wanted[] = {
         {"image_encoder.backbone.stages.1.op_list.0.main.spatial_conv.conv.weight", 0, 0.02},
-        {"image_encoder.backbone.stages.1.op_list.0.main.point_conv.norm.weight", 1, 0}, /* opens: no shortcut */
+        {"image_encoder.backbone.stages.1.op_list.0.main.point_conv.norm.weight", 1,
+         0}, /* opens: no shortcut */
         {"image_encoder.backbone.stages.1.op_list.1.main.spatial_conv.norm.weight", 1, 0},
         {"image_encoder.backbone.stages.1.op_list.1.main.point_conv.norm.weight", 0, 0},
         {"image_encoder.backbone.stages.0.op_list.1.main.conv2.norm.weight", 0, 0},
         {"image_encoder.backbone.stages.4.op_list.1.context_module.main.proj.norm.weight", 0, 0},
-        {"image_encoder.backbone.stages.4.op_list.1.local_module.main.point_conv.norm.weight", 0, 0},
+        {"image_encoder.backbone.stages.4.op_list.1.local_module.main.point_conv.norm.weight", 0,
+         0},
         {"image_encoder.backbone.stages.3.op_list.0.main.depth_conv.conv.bias", 0, 0},
         {"image_encoder.neck.middle.op_list.0.main.point_conv.norm.weight", 0, 0},
         {"image_encoder.norm.weight", 1, 0},
