@@ -1,0 +1,36 @@
+/* The parts of the CPU convolutions: conv.c reads the shape and picks one of four ways.
+ *
+ *   product    1x1, stride 1, one group: a matrix product over all pixels
+ *   depthwise  one channel per group: own kernels over NHWC rows
+ *   grouped    1x1 in groups (LiteMLA: 16 or 32 channels each): own small products
+ *   dense      everything else: oneDNN's convolution
+ */
+#ifndef RETORT_KERNELS_CPU_CONV_H
+#define RETORT_KERNELS_CPU_CONV_H
+
+#include "kernels/cpu/onednn.h"
+#include "kernels/cpu/stage.h"
+
+typedef enum ConvPass { CONV_FORWARD, CONV_DATA, CONV_WEIGHT } ConvPass;
+
+/* Sizes of the forward convolution whichever the pass: src (n,h,w,c), weights (k,r,r,c/groups),
+ * dst (n,out_h,out_w,k). */
+typedef struct ConvShape {
+    ConvPass pass;
+    int64_t n, h, w, c, k, r, out_h, out_w;
+    int64_t stride, pad, groups;
+    bool bias;
+} ConvShape;
+
+ConvShape conv_shape(const KernelCall *call);
+
+Status conv_product_bind(OnednnEngine *engine, KernelCall *call);
+Status conv_dense_bind(OnednnEngine *engine, KernelCall *call);
+Status conv_depthwise_bind(KernelCall *call);
+Status conv_grouped_bind(KernelCall *call);
+
+/* conv_dtypes: the dtypes in which oneDNN computes the call's two sources and its result: bf16 if both
+ * sources are, else f32.  errors  E_UNSUPPORTED for bf16 on a machine without it */
+Status conv_dtypes(const KernelCall *call, DType *in, DType *out);
+
+#endif
