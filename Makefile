@@ -25,13 +25,21 @@ $(BUILD)/retort: $(BUILD)/train/main.o $(BUILD)/libretort.a
 	$(CC) $(EXTRA) $^ $(LDLIBS) -o $@
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/tests/kat.o $(BUILD)/libretort.a
-	$(CC) $(EXTRA) $^ -lcriterion $(LDLIBS) -o $@
+	$(CC) $(EXTRA) $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS) -o $@
+
+# The op cases, and what judges ops with them.
+OP_TEST_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/op_*.c) tests/gradcheck.c)
+$(addprefix $(BUILD)/tests/,test_gradcheck test_backends mutants): $(OP_TEST_OBJ)
 
 tests: $(TESTS)
+
+# Damages each gradient rule in turn; every mutant must turn the gradient check red.
+mutants: $(BUILD)/tests/mutants
+	$<
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all tests clean
+.PHONY: all tests mutants clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,0 +1,103 @@
+/* Cases of the elementwise and shape ops. See op_cases.h. Rows above 1,024 elements span several of the
+ * blocks that vectorised backends work in. */
+#include "tests/op_cases.h"
+
+#define ADD(name, ...) {OP_ADD, name, {.add = {0}}, {__VA_ARGS__}, {{0}}}
+#define ACT(name, activation, ...) {OP_ACT, name, {.act = {activation}}, {__VA_ARGS__}, {{0}}}
+#define RESHAPE(name, to, ...) {OP_RESHAPE, name, {.reshape = {to}}, {__VA_ARGS__}, {{0}}}
+#define EXPAND(name, to, ...) {OP_EXPAND, name, {.expand = {to}}, {__VA_ARGS__}, {{0}}}
+#define CONCAT(name, along, ...) {OP_CONCAT, name, {.concat = {along}}, {__VA_ARGS__}, {{0}}}
+#define SLICE(name, axis, start, length, ...) \
+    {OP_SLICE, name, {.slice = {axis, start, length}}, {__VA_ARGS__}, {{0}}}
+#define PAD(name, axis, before, after, ...) \
+    {OP_PAD, name, {.pad = {axis, before, after}}, {__VA_ARGS__}, {{0}}}
+#define SUM(name, to, ...) {OP_REDUCE_SUM, name, {.reduce_sum = {to}}, {__VA_ARGS__}, {{0}}}
+#define FILLED(name, number, ...) {OP_FILL, name, {.fill = {number}}, {{0}}, {__VA_ARGS__}}
+#define CAST(name, to, ...) {OP_CAST, name, {.cast = {to}}, {__VA_ARGS__}, {{0}}}
+#define INTO(OP, name, ...) {OP, name, {.copy = {0}}, {NORMAL(__VA_ARGS__)}, {NORMAL(__VA_ARGS__)}}
+#define OF(...) DIMS(__VA_ARGS__) /* commas inside another macro's argument */
+
+static const OpCase cases[] = {
+    ADD("equal", NORMAL(2, 3, 5, 8), NORMAL(2, 3, 5, 8)),
+    ADD("size 1", NORMAL(1), NORMAL(1)),
+    ADD("row", NORMAL(2, 3, 5, 7), NORMAL(7)),
+    ADD("row on the left", NORMAL(7), NORMAL(2, 3, 5, 7)),
+    ADD("shared by masks", NORMAL(2, 3, 5, 8), NORMAL(2, 1, 5, 8)),
+    ADD("both stretch", NORMAL(2, 1, 5, 1), NORMAL(3, 1, 4)),
+    ADD("column", NORMAL(4, 9), NORMAL(4, 1)),
+    ADD("scalar", NORMAL(3, 7), {DT_F32, DIMS0, FILL_NORMAL, 0}),
+    ADD("long rows", NORMAL(3, 2500), NORMAL(2500)),
+    ADD("long flat", NORMAL(5003), NORMAL(5003)),
+
+    ACT("relu", ACT_RELU, NORMAL(3, 5, 7)),
+    ACT("gelu tanh", ACT_GELU_TANH, SCALED(2, 3, 5, 7)),
+    ACT("gelu erf", ACT_GELU_ERF, SCALED(2, 3, 5, 7)),
+    ACT("hardswish", ACT_HARDSWISH, SCALED(3, 3, 5, 7)),
+    ACT("none", ACT_NONE, NORMAL(3, 5)),
+    ACT("size 1", ACT_GELU_ERF, NORMAL(1)),
+    ACT("zeros", ACT_RELU, CONST(0, 9)),
+    ACT("far out", ACT_GELU_TANH, SCALED(30, 67)),
+    ACT("far out erf", ACT_GELU_ERF, SCALED(30, 67)),
+    ACT("long", ACT_GELU_TANH, SCALED(2, 2, 2051)),
+    ACT("long hardswish", ACT_HARDSWISH, SCALED(3, 4099)),
+
+    RESHAPE("flatten", OF(6, 4), NORMAL(2, 3, 4)),
+    RESHAPE("scalar to vector", OF(1), {DT_F32, DIMS0, FILL_NORMAL, 0}),
+
+    EXPAND("new and stretched axes", OF(2, 4, 5, 3), NORMAL(4, 1, 3)),
+    EXPAND("size 1", OF(7), NORMAL(1)),
+    EXPAND("as it is", OF(3, 5), NORMAL(3, 5)),
+    EXPAND("last axis", OF(3, 1030), NORMAL(3, 1)),
+    EXPAND("rows", OF(2, 3, 1030), NORMAL(1030)),
+
+    CONCAT("two", 1, NORMAL(2, 3, 5), NORMAL(2, 4, 5)),
+    CONCAT("last axis, five", 2, NORMAL(2, 3, 1), NORMAL(2, 3, 5), NORMAL(2, 3, 2), NORMAL(2, 3, 7),
+           NORMAL(2, 3, 3)),
+    CONCAT("one", 0, NORMAL(3, 4)),
+    CONCAT("eight", 0, NORMAL(1, 3), NORMAL(2, 3), NORMAL(1, 3), NORMAL(1, 3), NORMAL(3, 3), NORMAL(1, 3),
+           NORMAL(1, 3), NORMAL(1, 3)),
+    CONCAT("long rows", 1, NORMAL(3, 1500), NORMAL(3, 1201)),
+
+    SLICE("first axis", 0, 1, 2, NORMAL(4, 3, 5)),
+    SLICE("middle axis, to the end", 1, 2, 3, NORMAL(2, 5, 3)),
+    SLICE("last axis", 2, 1, 1, NORMAL(2, 3, 4)),
+    SLICE("all", 1, 0, 6, NORMAL(2, 6)),
+    SLICE("long rows", 1, 700, 1333, NORMAL(2, 2100)),
+
+    PAD("both sides", 1, 2, 1, NORMAL(2, 3, 4)),
+    PAD("nothing", 0, 0, 0, NORMAL(2, 3)),
+    PAD("behind, last axis", 2, 0, 3, NORMAL(2, 3, 5)),
+    PAD("in front", 0, 2, 0, NORMAL(3, 4)),
+    PAD("long rows", 1, 3, 500, NORMAL(2, 1100)),
+
+    SUM("to a row", OF(7), NORMAL(3, 5, 7)),
+    SUM("inner and outer axes", OF(1, 3, 1, 5), NORMAL(2, 3, 4, 5)),
+    SUM("to one", OF(1), NORMAL(3000)),
+    SUM("to a scalar", DIMS0, NORMAL(3, 11)),
+    SUM("nothing to sum", OF(3, 5), NORMAL(3, 5)),
+    SUM("last axis", OF(5, 1), NORMAL(5, 1300)),
+    SUM("many rows", OF(9), NORMAL(1500, 9)),
+    SUM("size 1", OF(1), NORMAL(1)),
+    SUM("long rows", OF(1, 2051), NORMAL(4, 2051)),
+    SUM("shared by masks", OF(2, 1, 5, 8), NORMAL(2, 3, 5, 8)),
+
+    FILLED("zero", 0, NORMAL(3, 5)),
+    FILLED("value", 1.5, NORMAL(2100)),
+    FILLED("size 1", 1, NORMAL(1)),
+
+    INTO(OP_ACCUM, "map", 2, 3, 5),
+    INTO(OP_ACCUM, "size 1", 1),
+    INTO(OP_ACCUM, "long", 3, 1777),
+
+    INTO(OP_COPY, "map", 2, 3, 5),
+    INTO(OP_COPY, "size 1", 1),
+    INTO(OP_COPY, "long", 3, 1777),
+
+    CAST("to float32", DT_F32, NORMAL(3, 37)),
+    CAST("to bfloat16", DT_BF16, SCALED(100, 3, 37)),
+    CAST("to float16", DT_F16, SCALED(100, 3, 37)),
+    CAST("size 1", DT_BF16, NORMAL(1)),
+    CAST("long", DT_BF16, NORMAL(2, 1555)),
+};
+
+CASE_LIST(cases_elementwise, cases);

@@ -1,0 +1,61 @@
+/* Cases of the normalisations. See op_cases.h. */
+#include "tests/op_cases.h"
+
+#define BN(name, eps, act, channels, ...)                                     \
+    {OP_BATCHNORM, name, {.batchnorm = {eps, act}},                           \
+     {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels)}, {{0}}}
+#define FROZEN(name, eps, act, channels, ...)                                 \
+    {OP_BATCHNORM_FROZEN, name, {.batchnorm_frozen = {eps, act}},             \
+     {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels), NORMAL(channels), \
+      POSITIVE(channels)}, {{0}}}
+#define LN(name, eps, act, channels, ...)                                     \
+    {OP_LAYERNORM, name, {.layernorm = {eps, act}},                           \
+     {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels)}, {{0}}}
+#define UPDATE(name, momentum, n_values, ok, n, channels)                     \
+    {OP_BN_UPDATE, name, {.bn_update = {momentum, n_values}},                 \
+     {NORMAL(n, channels), POSITIVE(n, channels), CONST(ok, 1)},              \
+     {NORMAL(channels), POSITIVE(channels), {DT_I64, DIMS0, FILL_CONST, 41}}}
+
+static const OpCase cases[] = {
+    BN("plain", 1e-5, ACT_NONE, 7, 2, 3, 5),
+    BN("relu", 1e-5, ACT_RELU, 6, 2, 3, 4),
+    BN("gelu tanh", 1e-6, ACT_GELU_TANH, 16, 2, 4, 4),
+    BN("gelu erf", 1e-5, ACT_GELU_ERF, 5, 1, 3, 3),
+    BN("hardswish", 1e-5, ACT_HARDSWISH, 8, 2, 3, 3),
+    BN("one value", 1e-5, ACT_NONE, 3, 1, 1, 1),
+    BN("one channel", 1e-5, ACT_NONE, 1, 2, 5, 3),
+    BN("many channels", 1e-5, ACT_GELU_TANH, 1100, 1, 2, 2),
+    BN("many values", 1e-5, ACT_NONE, 19, 2, 31, 33),
+    {OP_BATCHNORM, "far from zero", {.batchnorm = {1e-5, ACT_NONE}},
+     {FLOATS(FILL_PX, 100, 2, 4, 4, 3), NORMAL(3), NORMAL(3)}, {{0}}},
+
+    FROZEN("plain", 1e-5, ACT_NONE, 7, 2, 3, 5),
+    FROZEN("relu", 1e-5, ACT_RELU, 6, 2, 3, 4),
+    FROZEN("gelu tanh", 1e-6, ACT_GELU_TANH, 16, 1, 4, 4),
+    FROZEN("gelu erf", 1e-5, ACT_GELU_ERF, 5, 1, 3, 3),
+    FROZEN("hardswish", 1e-5, ACT_HARDSWISH, 8, 2, 3, 3),
+    FROZEN("size 1", 1e-5, ACT_NONE, 1, 1, 1, 1),
+    FROZEN("many channels", 1e-5, ACT_GELU_TANH, 1100, 1, 2, 2),
+    FROZEN("many values", 1e-5, ACT_NONE, 19, 2, 31, 33),
+
+    LN("rows", 1e-5, ACT_NONE, 8, 3),
+    LN("map", 1e-6, ACT_NONE, 7, 2, 3, 5),
+    LN("relu", 1e-6, ACT_RELU, 9, 2, 3),
+    LN("gelu erf", 1e-6, ACT_GELU_ERF, 16, 2, 3, 4),
+    LN("gelu tanh", 1e-6, ACT_GELU_TANH, 5, 4, 3),
+    LN("hardswish", 1e-6, ACT_HARDSWISH, 12, 4, 3),
+    LN("one channel", 1e-5, ACT_NONE, 1, 4),
+    LN("two channels", 1e-5, ACT_NONE, 2, 5),
+    LN("long rows", 1e-6, ACT_NONE, 1280, 3),
+    LN("long odd rows", 1e-6, ACT_GELU_ERF, 2051, 2),
+    LN("many rows", 1e-6, ACT_NONE, 32, 1, 20, 20),
+    {OP_LAYERNORM, "one vector", {.layernorm = {1e-5, ACT_NONE}}, {NORMAL(33), NORMAL(33), NORMAL(33)}, {{0}}},
+
+    UPDATE("one micro-batch", 0.1, 64, 1, 1, 5),
+    UPDATE("three micro-batches", 0.1, 12, 1, 3, 7),
+    UPDATE("skipped step", 0.1, 12, 0, 2, 7),
+    UPDATE("two values", 0.5, 2, 1, 1, 1),
+    UPDATE("many channels", 0.1, 1000, 1, 2, 1100),
+};
+
+CASE_LIST(cases_norm, cases);
