@@ -81,7 +81,7 @@ static inline double act_value(Activation kind, double x)
 {
     switch (kind) {
     case ACT_NONE: return x;
-    case ACT_RELU: return x > 0 ? x : 0;
+    case ACT_RELU: return x < 0 ? 0 : x; /* written so that NaN stays NaN */
     case ACT_GELU_TANH: return 0.5 * x * (1 + tanh(SQRT_2_OVER_PI * (x + 0.044715 * x * x * x)));
     case ACT_GELU_ERF: return 0.5 * x * (1 + erf(x * SQRT_HALF));
     case ACT_HARDSWISH: return x * fmin(fmax(x + 3, 0), 6) / 6;
