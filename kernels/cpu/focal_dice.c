@@ -155,42 +155,42 @@ static void grad_row_any(const Row *row, Focal f, float dfocal, MaskDice dice, f
 
 /* ---- bands ---- */
 
-/* A thread's scratch, all rows of width `size`. */
+/* A thread's scratch: rows of width `size`. */
 typedef struct Work {
-    float *target, *d;
+    float *target; /* forward: of a whole band, for all its candidates; gradient: one row */
+    float *d;
     float *up[2];  /* up-sampled rows, by the parity of their index */
     float *sum[2]; /* gradients of such rows */
 } Work;
 
-static int64_t work_layout(const MaskLoss *loss, float *base, Work *w)
+static int64_t work_layout(const MaskLoss *loss, bool gradient, float *base, Work *w)
 {
-    TilePart part[] = {{&w->target, loss->size}, {&w->d, loss->size},      {&w->up[0], loss->size},
-                       {&w->up[1], loss->size},  {&w->sum[0], loss->size}, {&w->sum[1], loss->size}};
+    int64_t target_rows = gradient ? 1 : loss->size / BANDS + 1, rows = gradient ? loss->size : 0;
+    TilePart part[] = {{&w->target, target_rows * loss->size}, {&w->d, rows}, {&w->up[0], loss->size},
+                       {&w->up[1], loss->size}, {&w->sum[0], rows}, {&w->sum[1], rows}};
     return tile_lay_out(base, part, sizeof part / sizeof *part);
 }
 
-/* One band of one candidate, and where it stands. */
+/* One band of one candidate, and the rows that are up-sampled at the moment. */
 typedef struct Band {
-    int64_t prompt, candidate, cell, begin, end; /* rows: of size, or of height in the gradient */
+    int64_t prompt, candidate, begin, end; /* rows: of size, or of height in the gradient */
     RowPair pair;
 } Band;
 
-static Band band_of(const MaskLoss *loss, int64_t unit, int64_t n_rows, const Work *w)
+static Band band_of(int64_t prompt, int64_t candidate, int64_t index, int64_t n_rows, const Work *w)
 {
-    Band b = {.cell = unit / BANDS, .pair = {.row = {w->up[0], w->up[1]}, .index = {-1, -1}}};
-    b.prompt = b.cell / loss->candidates;
-    b.candidate = b.cell % loss->candidates;
-    cpu_split(n_rows, BANDS, (int)(unit % BANDS), &b.begin, &b.end);
+    Band b = {.prompt = prompt, .candidate = candidate,
+              .pair = {.row = {w->up[0], w->up[1]}, .index = {-1, -1}}};
+    cpu_split(n_rows, BANDS, (int)index, &b.begin, &b.end);
     return b;
 }
 
-static Row make_row(const MaskLoss *loss, const Columns *c, const MaskTaps *taps, int64_t y, Band *b, Work *w)
+static Row make_row(const MaskLoss *loss, const Columns *c, const MaskTaps *taps, const float *target, Band *b)
 {
     const float *logits = mask_logits(loss, b->prompt, b->candidate);
-    mask_target_row(loss, b->prompt, y, w->target);
     return (Row){.above = pair_row(loss, c, logits, taps->first, &b->pair),
                  .below = pair_row(loss, c, logits, taps->second, &b->pair),
-                 .target = w->target, .weight = (float)taps->weight, .n = loss->size};
+                 .target = target, .weight = (float)taps->weight, .n = loss->size};
 }
 
 typedef struct Sums {
@@ -202,7 +202,7 @@ static Sums sum_band(const MaskLoss *loss, const Columns *c, Focal focal, Band *
     Sums sums = {0};
     for (int64_t y = b->begin; y < b->end; y++) {
         MaskTaps taps = mask_taps(y, loss->height, loss->size);
-        Row row = make_row(loss, c, &taps, y, b, w);
+        Row row = make_row(loss, c, &taps, w->target + (y - b->begin) * loss->size, b);
         RowSums part = sum_row_any(&row, focal);
         sums.focal += part.focal;
         sums.pt += part.pt;
@@ -249,7 +249,8 @@ static void grad_band(const MaskLoss *loss, const Columns *c, Focal focal, float
         MaskTaps taps = mask_taps(y, loss->height, loss->size);
         if (taps.first >= b->end) break;
         flush_rows(loss, c, &next, tile_min(taps.first, b->end), dlogits, w);
-        Row row = make_row(loss, c, &taps, y, b, w);
+        mask_target_row(loss, b->prompt, y, w->target);
+        Row row = make_row(loss, c, &taps, w->target, b);
         grad_row_any(&row, focal, dfocal, dice, w->d);
         if (taps.first >= b->begin) add_row(loss->size, 1.0f - row.weight, w->d, w->sum[taps.first & 1]);
         if (taps.second < b->end) add_row(loss->size, row.weight, w->d, w->sum[taps.second & 1]);
@@ -267,14 +268,12 @@ typedef struct Scratch {
     size_t bytes;
 } Scratch;
 
-static int64_t n_units(const MaskLoss *loss) { return loss->prompts * loss->candidates * BANDS; }
-
 static Scratch scratch_of(const KernelCall *call, const MaskLoss *loss, bool gradient)
 {
     Work sizes;
     size_t at = columns_bytes(loss);
-    Scratch s = {.sums = (Sums *)((char *)call->scratch + at), .thread_floats = work_layout(loss, NULL, &sizes)};
-    if (!gradient) at += (size_t)tile_round(n_units(loss)) * sizeof(Sums);
+    Scratch s = {.sums = (Sums *)((char *)call->scratch + at), .thread_floats = work_layout(loss, gradient, NULL, &sizes)};
+    if (!gradient) at += (size_t)tile_round(loss->prompts * loss->candidates * BANDS) * sizeof(Sums);
     s.threads = (float *)((char *)call->scratch + at);
     s.bytes = at + (size_t)(call->n_threads * s.thread_floats) * sizeof(float);
     return s;
@@ -297,37 +296,51 @@ static void focal_dice_finish(const KernelCall *call, const MaskLoss *loss, cons
     }
 }
 
-static void focal_dice_run(const KernelCall *call)
+/* One band of all candidates of one mask. */
+static void focal_dice_unit(const KernelCall *call, const MaskLoss *loss, const Columns *columns, int64_t unit,
+                            Sums *sums, Work *w)
 {
     const FocalDiceAttr *attr = &call->attr->focal_dice;
-    MaskLoss loss = mask_loss_of(call, attr->size);
     Focal focal = {(float)attr->alpha, (float)attr->gamma};
+    int64_t prompt = unit / BANDS, index = unit % BANDS;
+    Band b = band_of(prompt, 0, index, loss->size, w);
+    for (int64_t y = b.begin; y < b.end; y++)
+        mask_target_row(loss, prompt, y, w->target + (y - b.begin) * loss->size);
+    for (int64_t c = 0; c < loss->candidates; c++) {
+        if (!mask_takes_part(loss, c)) continue;
+        b = band_of(prompt, c, index, loss->size, w);
+        sums[(prompt * loss->candidates + c) * BANDS + index] = sum_band(loss, columns, focal, &b, w);
+    }
+}
+
+static void focal_dice_run(const KernelCall *call)
+{
+    MaskLoss loss = mask_loss_of(call, call->attr->focal_dice.size);
     Columns columns = columns_make(&loss, call->scratch);
     Scratch scratch = scratch_of(call, &loss, false);
 #pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int t = 0; t < call->n_threads; t++) {
         Work w;
         int64_t begin, end;
-        work_layout(&loss, scratch.threads + t * scratch.thread_floats, &w);
-        cpu_split(n_units(&loss), call->n_threads, t, &begin, &end);
-        for (int64_t unit = begin; unit < end; unit++) {
-            Band b = band_of(&loss, unit, loss.size, &w);
-            if (mask_takes_part(&loss, b.candidate)) scratch.sums[unit] = sum_band(&loss, &columns, focal, &b, &w);
-        }
+        work_layout(&loss, false, scratch.threads + t * scratch.thread_floats, &w);
+        cpu_split(loss.prompts * BANDS, call->n_threads, t, &begin, &end);
+        for (int64_t unit = begin; unit < end; unit++)
+            focal_dice_unit(call, &loss, &columns, unit, scratch.sums, &w);
     }
     focal_dice_finish(call, &loss, scratch.sums);
 }
 
-/* Sources 4 and 5: sums and dterms (N,M,C,2). */
+/* One band of one candidate. Sources 4 and 5: sums and dterms (N,M,C,2). */
 static void focal_dice_grad_unit(const KernelCall *call, const MaskLoss *loss, const Columns *columns,
                                  int64_t unit, Work *w)
 {
     const FocalDiceAttr *attr = &call->attr->focal_dice_grad;
-    Band b = band_of(loss, unit, loss->height, w);
-    const float *sums = (const float *)call->src[4].data + 2 * b.cell;
-    const float *dterms = (const float *)call->src[5].data + 2 * b.cell;
-    float *dlogits = (float *)call->dst[0].data + b.cell * mask_map_elems(loss);
-    if (!mask_takes_part(loss, b.candidate) || (dterms[0] == 0.0f && dterms[1] == 0.0f)) {
+    int64_t cell = unit / BANDS, candidate = cell % loss->candidates;
+    Band b = band_of(cell / loss->candidates, candidate, unit % BANDS, loss->height, w);
+    const float *sums = (const float *)call->src[4].data + 2 * cell;
+    const float *dterms = (const float *)call->src[5].data + 2 * cell;
+    float *dlogits = (float *)call->dst[0].data + cell * mask_map_elems(loss);
+    if (!mask_takes_part(loss, candidate) || (dterms[0] == 0.0f && dterms[1] == 0.0f)) {
         memset(dlogits + b.begin * loss->width, 0, (size_t)((b.end - b.begin) * loss->width) * sizeof(float));
         return;
     }
@@ -336,18 +349,20 @@ static void focal_dice_grad_unit(const KernelCall *call, const MaskLoss *loss, c
     grad_band(loss, columns, focal, dfocal, mask_dice(sums, dterms[1]), dlogits, &b, w);
 }
 
+/* Bands are dealt in turn: mostly one candidate of each mask has a gradient, and no thread should get only
+ * those. */
 static void focal_dice_grad_run(const KernelCall *call)
 {
     MaskLoss loss = mask_loss_of(call, call->attr->focal_dice_grad.size);
     Columns columns = columns_make(&loss, call->scratch);
     Scratch scratch = scratch_of(call, &loss, true);
+    int64_t n_units = loss.prompts * loss.candidates * BANDS;
 #pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int t = 0; t < call->n_threads; t++) {
         Work w;
-        int64_t begin, end;
-        work_layout(&loss, scratch.threads + t * scratch.thread_floats, &w);
-        cpu_split(n_units(&loss), call->n_threads, t, &begin, &end);
-        for (int64_t unit = begin; unit < end; unit++) focal_dice_grad_unit(call, &loss, &columns, unit, &w);
+        work_layout(&loss, true, scratch.threads + t * scratch.thread_floats, &w);
+        for (int64_t unit = t; unit < n_units; unit += call->n_threads)
+            focal_dice_grad_unit(call, &loss, &columns, unit, &w);
     }
 }
 
