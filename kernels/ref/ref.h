@@ -1,5 +1,5 @@
 /* The reference backend: plain loops that define every op, one source for float and double.
- * Called by kernels/backend.c through ref_backend, and by the tests.
+ * Called by kernels/backend.c through ref_open, and by the tests.
  */
 #ifndef RETORT_KERNELS_REF_H
 #define RETORT_KERNELS_REF_H
