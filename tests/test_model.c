@@ -122,30 +122,89 @@ Test(model, student_and_teacher_of_the_demo_fit)
     model_destroy(student);
 }
 
-/* ---- refusals ---- */
+/* ---- configs made here ---- */
 
-/* Loads the tiny student's config with `from` replaced by `to`; expects E_CONFIG and `message` in
- * its text. */
-static void expect_refusal(const char *from, const char *to, const char *message)
+static Status load_text(const char *text, Model **out)
 {
-    static char text[8192], changed[8192];
+    char path[] = "/tmp/retort_test_model_XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+    Status status = model_load(path, out);
+    unlink(path);
+    return status;
+}
+
+/* Loads the tiny student's config with `from` replaced by `to`. */
+static Status load_variant(const char *from, const char *to, Model **out)
+{
+    static char text[8192], changed[16384];
     FILE *file = fopen("configs/models/efficientvit_sam_tiny.yaml", "r");
     text[fread(text, 1, sizeof text - 1, file)] = '\0';
     fclose(file);
     char *at = strstr(text, from);
     cr_assert_not_null(at, "%s", from);
     snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
-    char path[] = "/tmp/retort_test_model_XXXXXX";
-    int fd = mkstemp(path);
-    cr_assert_eq(write(fd, changed, strlen(changed)), (ssize_t)strlen(changed));
-    close(fd);
+    return load_text(changed, out);
+}
+
+static void expect_refusal(const char *from, const char *to, const char *message)
+{
     Model *model = NULL;
-    cr_expect_eq(model_load(path, &model), E_CONFIG, "%s", to);
+    cr_expect_eq(load_variant(from, to, &model), E_CONFIG, "%s", to);
     cr_expect_null(model);
     cr_expect_not_null(strstr(status_message(), message), "'%s' does not contain '%s'",
                        status_message(), message);
-    unlink(path);
 }
+
+static int64_t parameters_below(const Store *store, const char *prefix)
+{
+    int64_t total = 0;
+    for (int i = 0; i < store->n_entries; i++)
+        if (store->entries[i].kind == STORE_PARAMETER &&
+            strncmp(store->entries[i].name, prefix, strlen(prefix)) == 0)
+            total += shape_elems(store->entries[i].shape);
+    return total;
+}
+
+#define BACKBONE "image_encoder.backbone."
+
+/* EfficientViT B1: a named stem, depthwise residuals, stages with all norms. The parameters of its
+ * stages are published. */
+Test(model, backbone_of_the_b_family)
+{
+    static const char config[] =
+        "{name: b1, image_size: 128, prompt_frame: 256, grid: 16, embed_dim: 128,\n"
+        "image_encoder: {kind: efficientvit, activation: hardswish, norm_eps: 1.0e-6,\n"
+        "  norm_momentum: 0.1, head_dim: 16, aggregation_kernel: 5, stages: [\n"
+        "    {name: input_stem, width: 16, open: conv, block: ds, depth: 1},\n"
+        "    {width: 32, open: mb, open_expand: 4, block: mb, depth: 1, expand: 4},\n"
+        "    {width: 64, open: mb, open_expand: 4, block: mb, depth: 2, expand: 4},\n"
+        "    {width: 128, open: mb_bias, open_expand: 4, block: evit, depth: 3, expand: 4},\n"
+        "    {width: 256, open: mb_bias, open_expand: 4, block: evit, depth: 4, expand: 4}],\n"
+        "  neck: {inputs: [4, 3, 2], block: fmb, depth: 1, expand: 1}},\n"
+        "prompt_encoder: {activation: gelu_erf, mask_channels: 16},\n"
+        "mask_decoder: {activation: gelu_erf, norm_eps: 1.0e-6, layers: 2, heads: 8,\n"
+        "               cross_width: 64, mlp_dim: 512, iou_hidden: 128}}\n";
+    static const struct {
+        const char *stage;
+        int64_t total;
+    } wanted[] = {{BACKBONE "input_stem.", 928},   {BACKBONE "stages.0.", 13888},
+                  {BACKBONE "stages.1.", 86528},   {BACKBONE "stages.2.", 756864},
+                  {BACKBONE "stages.3.", 3785728}, {BACKBONE, 4643936}};
+    Model *model;
+    cr_assert(load_text(config, &model) == OK, "%s", status_message());
+    Store *store = declared(model, NULL);
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
+        cr_expect_eq(parameters_below(store, wanted[i].stage), wanted[i].total, "%s: %lld",
+                     wanted[i].stage, (long long)parameters_below(store, wanted[i].stage));
+    cr_expect_geq(store_find(store, BACKBONE "input_stem.op_list.1.main.depth_conv.conv.weight"),
+                  0);
+    store_destroy(store);
+    model_destroy(model);
+}
+
+/* ---- refusals ---- */
 
 Test(model, bad_configs_are_refused)
 {
@@ -160,6 +219,65 @@ Test(model, bad_configs_are_refused)
     expect_refusal("embed_dim: 128", "embed_dim: 100", "multiple of 8");
     expect_refusal("open: conv,", "open: conv, open_expand: 3,",
                    "open_expand"); /* would be ignored */
+}
+
+/* ---- where work is done ---- */
+
+/* Region of the only node of `op` at `label`. */
+static RegionId region_of(const Graph *graph, OpId op, const char *label)
+{
+    RegionId found = -1;
+    for (NodeId n = 0; n < graph->n_nodes; n++)
+        if (graph->nodes[n].op == op && strcmp(graph->nodes[n].label, label) == 0) {
+            cr_expect_eq(found, -1, "%s twice", label);
+            found = graph->nodes[n].region;
+        }
+    cr_assert_geq(found, 0, "no %s", label);
+    return found;
+}
+
+#define LAYER "mask_decoder.transformer.layers."
+
+/* The decoder over chunks of prompts inside micro-batches of two images. */
+static void build_chunked(BuildContext *context, const Model *model, RegionId *micro,
+                          RegionId *chunk)
+{
+    Graph *graph = context->graph;
+    int64_t grid = model_grid(model), width = model_embed_dim(model);
+    ValueId embeddings = graph_input(graph, "embedding", DT_F32, SHAPE(3, 2, grid, grid, width));
+    ValueId coords = graph_input(graph, "coords", DT_F32, SHAPE(3, 4, 2, 5, 3, 2));
+    ValueId labels = graph_input(graph, "labels", DT_I32, SHAPE(3, 4, 2, 5, 3));
+    *micro = graph_region_open(graph, REGION_STEP, 3, "micro");
+    ValueId embedding = graph_slice(graph, *micro, embeddings);
+    ValueId micro_coords = graph_slice(graph, *micro, coords);
+    ValueId micro_labels = graph_slice(graph, *micro, labels);
+    *chunk = graph_region_open(graph, *micro, 4, "chunk");
+    PromptInputs prompts = {.coords = graph_slice(graph, *chunk, micro_coords),
+                            .labels = graph_slice(graph, *chunk, micro_labels)};
+    DecoderOutputs outputs = build_decoder(context, model, embedding, prompts);
+    cr_assert(graph->status == OK, "%s", status_message());
+    int64_t side = model_lowres(model);
+    cr_expect(shape_equal(graph_value(graph, outputs.masks)->shape, SHAPE(2, 5, 4, side, side)));
+    cr_expect(shape_equal(graph_value(graph, outputs.iou)->shape, SHAPE(2, 5, 4)));
+}
+
+Test(model, shared_work_of_an_image_is_done_once)
+{
+    Model *model = load("efficientvit_sam_tiny");
+    Store *store = declared(model, NULL);
+    BuildContext context = {.graph = graph_create(), .store = store, .bn = BN_EVAL};
+    RegionId micro, chunk;
+    build_chunked(&context, model, &micro, &chunk);
+    const Graph *graph = context.graph;
+    cr_expect_eq(region_of(graph, OP_PE_GRID, "prompt_encoder.pe_layer"), REGION_STEP);
+    cr_expect_eq(region_of(graph, OP_MATMUL, LAYER "0.cross_attn_token_to_image.k_proj"), micro);
+    cr_expect_eq(region_of(graph, OP_MATMUL, LAYER "0.cross_attn_token_to_image.v_proj"), micro);
+    cr_expect_eq(region_of(graph, OP_MATMUL, LAYER "0.cross_attn_image_to_token.q_proj"), micro);
+    cr_expect_eq(region_of(graph, OP_MATMUL, LAYER "0.cross_attn_token_to_image.q_proj"), chunk);
+    cr_expect_eq(region_of(graph, OP_MATMUL, LAYER "1.cross_attn_token_to_image.k_proj"), chunk);
+    graph_destroy(context.graph);
+    store_destroy(store);
+    model_destroy(model);
 }
 
 /* ---- gates and initial weights ---- */
