@@ -1,5 +1,5 @@
-/* Forward passes against the known answers of the official code: the L0 encoder, SAM's ViT-B, and
- * the prompt encoder with the mask decoder in all cases of the table. Backend cpu, f32. */
+/* Forward passes against the known answers of the official code: the L0 and XL0 encoders, SAM's
+ * ViT-B, and the prompt encoder with the mask decoder in all cases of the table. Backend cpu, f32. */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <stdio.h>
@@ -248,15 +248,25 @@ static void expect_running_statistics(Bench *b)
     }
 }
 
-Test(kat, encoder_of_efficientvit_sam_l0)
+static void expect_efficientvit_sam(const char *name)
 {
     char path[256];
     Bench b;
     SKIP_WITHOUT("spec/kat/efficientvit_sam_forward.tsv", path);
-    bench_open(&b, "efficientvit_sam_l0", path);
+    bench_open(&b, name, path);
     run_encoder(&b);
-    expect_encoder_rows(&b, "efficientvit_sam_l0");
+    expect_encoder_rows(&b, name);
     bench_close(&b);
+}
+
+Test(kat, encoder_of_efficientvit_sam_l0)
+{
+    expect_efficientvit_sam("efficientvit_sam_l0");
+}
+
+Test(kat, encoder_of_efficientvit_sam_xl0)
+{
+    expect_efficientvit_sam("efficientvit_sam_xl0");
 }
 
 Test(kat, encoder_of_efficientvit_sam_l0_in_training)
