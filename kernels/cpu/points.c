@@ -16,19 +16,26 @@ enum { POINT_BLOCK = 256 };
 
 /* ---- bilinear reads ---- */
 
-/* The two pixels around u in [0,1] of an axis of `size` pixels; a pixel outside has weight 0.
+/* The two pixels around the point u of an axis of `size` pixels, [0,1] long; a pixel outside has weight 0.
  * source  torch.nn.functional.grid_sample, zero padding, align_corners=False */
 typedef struct PointTaps {
     int64_t at[2];
     double weight[2];
 } PointTaps;
 
+static inline int64_t pixel_inside(int64_t at, int64_t size)
+{
+    return at < 0 ? 0 : tile_min(at, size - 1);
+}
+
 static inline PointTaps point_taps(double u, int64_t size)
 {
     double s = u * (double)size - 0.5, lower = floor(s), t = s - lower;
     int64_t first = (int64_t)lower, second = first + 1;
-    return (PointTaps){.at = {first < 0 ? 0 : first, second < size ? second : size - 1},
-                       .weight = {first < 0 ? 0.0 : 1.0 - t, second < size ? t : 0.0}};
+    PointTaps taps = {.at = {pixel_inside(first, size), pixel_inside(second, size)}};
+    taps.weight[0] = taps.at[0] == first ? 1.0 - t : 0.0;
+    taps.weight[1] = taps.at[1] == second ? t : 0.0;
+    return taps;
 }
 
 /* The map's two rows or columns around an up-sampled one, with weights of both. */
@@ -131,7 +138,6 @@ static uint64_t kth_smallest(const uint64_t *value, int64_t n, int64_t k, int64_
 
 static void rank_points(const MaskLoss *loss, const float *logits, int64_t n, Drawn *d)
 {
-#pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         double magnitude = fabs(logit_at(loss, logits, d->point[2 * i], d->point[2 * i + 1]));
         memcpy(&d->magnitude[i], &magnitude, sizeof magnitude);
@@ -230,7 +236,6 @@ static void read_points(const MaskLoss *loss, const Cell *cell, const Target *ta
                         float *logit, float *value)
 {
     const float *point = cell->points + 2 * first;
-#pragma omp simd
     for (int64_t i = 0; i < n; i++)
         logit[i] = (float)logit_at(loss, cell->logits, point[2 * i], point[2 * i + 1]);
     for (int64_t i = 0; i < n; i++) value[i] = target_at(loss, target->map, point[2 * i], point[2 * i + 1]);
