@@ -1,7 +1,7 @@
 /* Reader of SA-1B annotation files. See source.h; called by the loader, once per sample.
  *
- * Must hold: keys may come in any order, so a mask is decoded when its annotation ends; a file is trusted
- * only as far as it was checked here.
+ * Must hold: keys may come in any order, so a mask is decoded when its annotation ends; a file is
+ * trusted only as far as it was checked here.
  */
 #include <stdio.h>
 #include <string.h>
@@ -55,8 +55,8 @@ static Status begin_item(AnnotationReader *reader)
     return OK;
 }
 
-static Status take_whole_number(const AnnotationReader *reader, const JsonEvent *event, double limit,
-                                const char *what, int64_t *out)
+static Status take_whole_number(const AnnotationReader *reader, const JsonEvent *event,
+                                double limit, const char *what, int64_t *out)
 {
     if (event->kind != JSON_NUMBER || !(event->number >= 0 && event->number <= limit) ||
         event->number != (double)(int64_t)event->number)
@@ -85,10 +85,12 @@ static Status take_bbox(AnnotationReader *reader, const JsonEvent *event)
 
 static Status take_size(AnnotationReader *reader, const JsonEvent *event)
 {
-    static const char wrong[] = "segmentation.size is not a list of two whole numbers, height and width";
+    static const char wrong[] =
+        "segmentation.size is not a list of two whole numbers, height and width";
     Rle *mask = &open_item(reader)->mask;
     if (event->index >= 2) return fail_item(reader, wrong);
-    TRY(take_whole_number(reader, event, UINT32_MAX, wrong, event->index == 0 ? &mask->height : &mask->width));
+    TRY(take_whole_number(reader, event, UINT32_MAX, wrong,
+                          event->index == 0 ? &mask->height : &mask->width));
     reader->size_length = event->index + 1;
     reader->seen |= HAS_SIZE;
     return OK;
@@ -113,8 +115,10 @@ static Status reserve_counts(AnnotationReader *reader, size_t more)
 static Status take_listed_count(AnnotationReader *reader, const JsonEvent *event)
 {
     int64_t run = 0;
-    TRY(take_whole_number(reader, event, UINT32_MAX, "segmentation.counts holds something that is no run "
-                          "length (a whole number of 0..2^32-1)", &run));
+    TRY(take_whole_number(reader, event, UINT32_MAX,
+                          "segmentation.counts holds something that is no run "
+                          "length (a whole number of 0..2^32-1)",
+                          &run));
     TRY(reserve_counts(reader, 1));
     uint32_t *counts = reader->out->count_memory.data;
     counts[reader->counts_used + (size_t)reader->n_counts++] = (uint32_t)run;
@@ -131,7 +135,8 @@ static Status check_item_keys(const AnnotationReader *reader)
         return fail_item(reader, what);
     }
     if (reader->bbox_length != 4) return fail_item(reader, "bbox has fewer than four numbers");
-    if (reader->size_length != 2) return fail_item(reader, "segmentation.size has one number, wanted two");
+    if (reader->size_length != 2)
+        return fail_item(reader, "segmentation.size has one number, wanted two");
     return OK;
 }
 
@@ -140,11 +145,13 @@ static Status check_item_box(const AnnotationReader *reader)
     const Annotation *item = open_item(reader);
     const double *box = item->bbox;
     bool inside = box[0] >= 0 && box[1] >= 0 && box[2] >= 0 && box[3] >= 0 &&
-                  box[0] + box[2] <= (double)item->mask.width && box[1] + box[3] <= (double)item->mask.height;
+                  box[0] + box[2] <= (double)item->mask.width &&
+                  box[1] + box[3] <= (double)item->mask.height;
     if (inside) return OK;
     char what[192];
-    snprintf(what, sizeof what, "bbox (x %g, y %g, width %g, height %g) leaves the image of %lld x %lld px",
-             box[0], box[1], box[2], box[3], (long long)item->mask.width, (long long)item->mask.height);
+    snprintf(what, sizeof what,
+             "bbox (x %g, y %g, width %g, height %g) leaves the image of %lld x %lld px", box[0],
+             box[1], box[2], box[3], (long long)item->mask.width, (long long)item->mask.height);
     return fail_item(reader, what);
 }
 
@@ -241,8 +248,10 @@ static Status check_sizes(const AnnotationReader *reader)
     for (int64_t i = 0; i < out->n_items; i++) {
         const Rle *mask = &out->items[i].mask;
         if (mask->height == out->height && mask->width == out->width) continue;
-        return status_fail(E_FORMAT, "%s: annotation %lld: the mask is %lld x %lld px (height x width), the "
-                           "image %lld x %lld", reader->file, (long long)i, (long long)mask->height,
+        return status_fail(E_FORMAT,
+                           "%s: annotation %lld: the mask is %lld x %lld px (height x width), the "
+                           "image %lld x %lld",
+                           reader->file, (long long)i, (long long)mask->height,
                            (long long)mask->width, (long long)out->height, (long long)out->width);
     }
     return OK;
@@ -253,7 +262,8 @@ Status annotations_read(const char *path, Annotations *annotations)
     AnnotationReader reader = {.file = path, .out = annotations};
     annotations->n_items = 0;
     TRY(json_read(path, on_event, &reader));
-    if (!reader.has_annotations) return status_fail(E_FORMAT, "%s: the key annotations is missing", path);
+    if (!reader.has_annotations)
+        return status_fail(E_FORMAT, "%s: the key annotations is missing", path);
     if (annotations->n_items == 0)
         return status_fail(E_FORMAT, "%s: no annotation; a sample needs at least one mask", path);
     bool sized = reader.image_height > 0 && reader.image_width > 0;

@@ -5,8 +5,9 @@
 
 static Status out_of_memory(size_t bytes)
 {
-    return status_fail(E_MEMORY, "out of memory: %zu bytes for reading samples; use fewer data threads "
-                       "or a shorter prefetch", bytes);
+    return status_fail(E_MEMORY,
+                       "out of memory: %zu bytes for reading samples; use fewer data threads",
+                       bytes);
 }
 
 Status buffer_reserve(Buffer *buffer, size_t bytes)

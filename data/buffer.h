@@ -1,7 +1,7 @@
 /* A block of memory that is kept between samples and only ever grows.
  *
- * The readers of data/ hold a few of these each, so that after the largest sample of a run nothing is
- * allocated any more. Zero-initialise before the first use.
+ * The readers of data/ hold a few of these each, so that after the largest sample of a run nothing
+ * is allocated any more. Zero-initialise before the first use.
  */
 #ifndef RETORT_DATA_BUFFER_H
 #define RETORT_DATA_BUFFER_H
@@ -19,7 +19,8 @@ typedef struct Buffer {
  * errors  E_MEMORY */
 Status buffer_reserve(Buffer *buffer, size_t bytes);
 
-/* buffer_grow: makes room for `bytes` and keeps the content; at least doubles, so that appending is cheap.
+/* buffer_grow: makes room for `bytes` and keeps the content; at least doubles, so that appending is
+ * cheap.
  * errors  E_MEMORY; the old content stays valid */
 Status buffer_grow(Buffer *buffer, size_t bytes);
 

@@ -26,26 +26,29 @@ ImageSize image_full_size(const ImageReader *reader)
     return (ImageSize){reader->image.full_height, reader->image.full_width};
 }
 
-static ImageSize decoded_size(const ImageReader *reader)
+static Pixels decoded_pixels(const ImageReader *reader)
 {
-    return (ImageSize){reader->image.height, reader->image.width};
+    const JpegImage *image = &reader->image;
+    return (Pixels){.rgb = image->pixels, .size = {image->height, image->width},
+                    .height = (double)image->full_height / image->reduction,
+                    .width = (double)image->full_width / image->reduction};
 }
 
-Status image_to_train_tensor(ImageReader *reader, int64_t side, bool flip, float *dst, ImageSize *extent)
+Status image_to_train_tensor(ImageReader *reader, int64_t side, bool flip, float *dst,
+                             ImageSize *extent)
 {
     *extent = resize_fit(image_full_size(reader), side);
-    return resize_to_tensor(&reader->resizer, reader->image.pixels, decoded_size(reader), *extent, flip,
-                            side, dst);
+    Pixels pixels = decoded_pixels(reader);
+    return resize_to_tensor(&reader->resizer, &pixels, *extent, flip, side, dst);
 }
 
 Status image_to_infer_tensor(ImageReader *reader, int64_t side, float *dst, ImageSize *extent)
 {
-    assert(reader->image.height == reader->image.full_height);
-    assert(reader->image.width == reader->image.full_width);
+    assert(reader->image.reduction == 1);
     *extent = resize_fit(image_full_size(reader), side);
     TRY(buffer_reserve(&reader->bytes, (size_t)(extent->height * extent->width * 3)));
-    TRY(resize_bytes(&reader->resizer, reader->image.pixels, decoded_size(reader), *extent,
-                     reader->bytes.data));
+    Pixels pixels = decoded_pixels(reader);
+    TRY(resize_bytes(&reader->resizer, &pixels, *extent, reader->bytes.data));
     bytes_to_tensor(reader->bytes.data, *extent, side, dst);
     return OK;
 }

@@ -1,7 +1,8 @@
 /* A JPEG file to the normalised, padded square tensor that an encoder takes.
  *
- * Two forms, as in the published code: training resizes in float, inference as Pillow does, in bytes. Used
- * by the loader (training form, two sizes of one decode) and by the commands that run a model on an image.
+ * Two forms, as in the published code: training resizes in float, inference as Pillow does, in
+ * bytes. Used by the loader (training form, two sizes of one decode) and by the commands that run a
+ * model on an image.
  */
 #ifndef RETORT_DATA_IMAGE_H
 #define RETORT_DATA_IMAGE_H
@@ -31,9 +32,11 @@ ImageSize image_full_size(const ImageReader *reader); /* of the file read last, 
  * shapes  dst (side, side, 3)
  * extent  size of the part that is image, px
  * errors  E_MEMORY */
-Status image_to_train_tensor(ImageReader *reader, int64_t side, bool flip, float *dst, ImageSize *extent);
+Status image_to_train_tensor(ImageReader *reader, int64_t side, bool flip, float *dst,
+                             ImageSize *extent);
 
-/* image_to_infer_tensor: the same of an image read at full size, with Pillow's 8-bit resize, no flip. */
+/* image_to_infer_tensor: the same of an image read at full size, with Pillow's 8-bit resize, no
+ * flip. */
 Status image_to_infer_tensor(ImageReader *reader, int64_t side, float *dst, ImageSize *extent);
 
 #endif

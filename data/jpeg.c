@@ -11,8 +11,9 @@
 
 #include "data/buffer.h"
 
-/* The accurate DCT and smooth up-sampling are the defaults of the decompressor; asking for them by name
- * keeps them if a default changes. Warnings stop; progressive files of absurdly many scans stop, too. */
+/* The accurate DCT and smooth up-sampling are the defaults of the decompressor; asking for them by
+ * name keeps them if a default changes. Warnings stop; progressive files of absurdly many scans
+ * stop, too. */
 enum { DECODE_FLAGS = TJFLAG_ACCURATEDCT | TJFLAG_STOPONWARNING | TJFLAG_LIMITSCANS };
 
 static const int64_t max_file_bytes = (int64_t)1 << 30;
@@ -49,7 +50,8 @@ static Status read_open_file(FILE *file, const char *path, Buffer *content, size
     struct stat info;
     if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode))
         return status_fail(E_FILE, "%s: not a regular file", path);
-    if (info.st_size == 0) return status_fail(E_FORMAT, "%s: the file is empty, wanted a JPEG", path);
+    if (info.st_size == 0)
+        return status_fail(E_FORMAT, "%s: the file is empty, wanted a JPEG", path);
     if (info.st_size > max_file_bytes)
         return status_fail(E_FORMAT, "%s: %lld bytes, JPEGs are read up to %lld", path,
                            (long long)info.st_size, (long long)max_file_bytes);
@@ -70,7 +72,8 @@ static Status read_file(const char *path, Buffer *content, size_t *n_bytes)
     return status;
 }
 
-/* Only halvings: for them libjpeg-turbo has vector code, the eighths between are slower than full size. */
+/* Only halvings: for them libjpeg-turbo has vector code, the eighths between are slower than full
+ * size. */
 static tjscalingfactor choose_scale(int64_t longer_px, int64_t min_side_px)
 {
     tjscalingfactor scale = {1, 1};
@@ -81,8 +84,9 @@ static tjscalingfactor choose_scale(int64_t longer_px, int64_t min_side_px)
 
 static Status fail_decode(tjhandle handle, const char *path)
 {
-    return status_fail(E_FORMAT, "%s: damaged or unsupported JPEG: %s; get the file again or remove it",
-                       path, tjGetErrorStr2(handle));
+    return status_fail(E_FORMAT,
+                       "%s: damaged or unsupported JPEG: %s; get the file again or remove it", path,
+                       tjGetErrorStr2(handle));
 }
 
 Status jpeg_read(JpegDecoder *decoder, const char *path, int64_t min_side_px, JpegImage *image)
@@ -90,19 +94,24 @@ Status jpeg_read(JpegDecoder *decoder, const char *path, int64_t min_side_px, Jp
     size_t n_bytes = 0;
     TRY(read_file(path, &decoder->file, &n_bytes));
     int width, height, subsampling, colour_space;
-    if (tjDecompressHeader3(decoder->handle, decoder->file.data, n_bytes, &width, &height, &subsampling,
-                            &colour_space) != 0)
+    if (tjDecompressHeader3(decoder->handle, decoder->file.data, n_bytes, &width, &height,
+                            &subsampling, &colour_space) != 0)
         return fail_decode(decoder->handle, path);
     if (width < 1 || height < 1 || (int64_t)width * height > max_px)
-        return status_fail(E_FORMAT, "%s: %d x %d px, wanted 1..2^28 px in all", path, width, height);
+        return status_fail(E_FORMAT, "%s: %d x %d px, wanted 1..2^28 px in all", path, width,
+                           height);
 
     tjscalingfactor scale = choose_scale(width > height ? width : height, min_side_px);
     int out_width = TJSCALED(width, scale), out_height = TJSCALED(height, scale);
     TRY(buffer_reserve(&decoder->pixels, (size_t)out_width * (size_t)out_height * 3));
-    if (tjDecompress2(decoder->handle, decoder->file.data, n_bytes, decoder->pixels.data, out_width, 0,
-                      out_height, TJPF_RGB, DECODE_FLAGS) != 0)
+    if (tjDecompress2(decoder->handle, decoder->file.data, n_bytes, decoder->pixels.data, out_width,
+                      0, out_height, TJPF_RGB, DECODE_FLAGS) != 0)
         return fail_decode(decoder->handle, path);
-    *image = (JpegImage){.height = out_height, .width = out_width, .full_height = height,
-                         .full_width = width, .pixels = decoder->pixels.data};
+    *image = (JpegImage){.height = out_height,
+                         .width = out_width,
+                         .full_height = height,
+                         .full_width = width,
+                         .reduction = scale.denom,
+                         .pixels = decoder->pixels.data};
     return OK;
 }

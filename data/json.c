@@ -35,7 +35,8 @@ static int deliver(Reader *reader, JsonEvent event)
     return reader->status == OK;
 }
 
-/* A value inside an array: gives it its index and the path "...[]". Object members got theirs by key. */
+/* A value inside an array: gives it its index and the path "...[]". Object members got theirs by
+ * key. */
 static void enter_value(Reader *reader, JsonEvent *event)
 {
     if (reader->depth == 0) return;
@@ -54,7 +55,8 @@ static int value(Reader *reader, JsonEvent event)
 static int begin(Reader *reader, JsonKind kind)
 {
     if (reader->depth == MAX_DEPTH) {
-        reader->status = status_fail(E_FORMAT, "%s: JSON nested deeper than %d", reader->file, MAX_DEPTH);
+        reader->status =
+            status_fail(E_FORMAT, "%s: JSON nested deeper than %d", reader->file, MAX_DEPTH);
         return 0;
     }
     if (!value(reader, (JsonEvent){.kind = kind})) return 0;
@@ -90,8 +92,9 @@ static int on_number(void *context, const char *text, size_t n_chars)
     terminated[kept] = '\0';
     double number = strtod(terminated, NULL);
     if (n_chars > MAX_NUMBER || !isfinite(number)) {
-        reader->status = status_fail(E_FORMAT, "%s: %s holds a number that is too long or too large",
-                                     reader->file, reader->path);
+        reader->status =
+            status_fail(E_FORMAT, "%s: %s holds a number that is too long or too large",
+                        reader->file, reader->path);
         return 0;
     }
     return value(reader, (JsonEvent){.kind = JSON_NUMBER, .number = number, .text = text,
@@ -123,15 +126,22 @@ static int on_key(void *context, const unsigned char *key, size_t n_chars)
         memcpy(out, "?", 2);
         return 1;
     }
-    for (size_t i = 0; i < n_chars; i++) *out++ = key[i] == '\0' || strchr(".[]", key[i]) ? '?' : (char)key[i];
+    for (size_t i = 0; i < n_chars; i++)
+        *out++ = key[i] == '\0' || strchr(".[]", key[i]) ? '?' : (char)key[i];
     *out = '\0';
     return 1;
 }
 
 static const yajl_callbacks callbacks = {
-    .yajl_null = on_null, .yajl_boolean = on_bool, .yajl_number = on_number, .yajl_string = on_string,
-    .yajl_start_map = on_object, .yajl_map_key = on_key, .yajl_end_map = end,
-    .yajl_start_array = on_array, .yajl_end_array = end,
+    .yajl_null = on_null,
+    .yajl_boolean = on_bool,
+    .yajl_number = on_number,
+    .yajl_string = on_string,
+    .yajl_start_map = on_object,
+    .yajl_map_key = on_key,
+    .yajl_end_map = end,
+    .yajl_start_array = on_array,
+    .yajl_end_array = end,
 };
 
 /* yajl's explanation without its line breaks and quotation of the text. */
@@ -140,8 +150,8 @@ static Status fail_parse(Reader *reader, yajl_handle parser, yajl_status result,
     if (result == yajl_status_client_canceled) return reader->status;
     unsigned char *explanation = yajl_get_error(parser, 0, NULL, 0);
     int length = explanation ? (int)strcspn((const char *)explanation, "\n") : 0;
-    Status status = status_fail(E_FORMAT, "%s: byte %lld: not valid JSON: %.*s", reader->file, byte, length,
-                                explanation ? (const char *)explanation : "");
+    Status status = status_fail(E_FORMAT, "%s: byte %lld: not valid JSON: %.*s", reader->file, byte,
+                                length, explanation ? (const char *)explanation : "");
     if (explanation) yajl_free_error(parser, explanation);
     return status;
 }
@@ -153,7 +163,8 @@ static Status read_chunks(Reader *reader, FILE *file, yajl_handle parser, unsign
     while ((n = fread(chunk, 1, CHUNK_BYTES, file)) > 0) {
         yajl_status result = yajl_parse(parser, chunk, n);
         if (result != yajl_status_ok)
-            return fail_parse(reader, parser, result, before + (long long)yajl_get_bytes_consumed(parser));
+            return fail_parse(reader, parser, result,
+                              before + (long long)yajl_get_bytes_consumed(parser));
         before += (long long)n;
     }
     if (ferror(file))

@@ -1,9 +1,9 @@
-/* JSON files as a stream of events, each with the path of keys that leads to it. The only place that knows
- * the JSON library.
+/* JSON files as a stream of events, each with the path of keys that leads to it. The only place
+ * that knows the JSON library.
  *
- * Nothing of the file is kept, so annotation files of any size are read in constant memory. A path names
- * objects' keys and arrays: "annotations[].segmentation.size[]"; the top value has the path "". Readers
- * compare paths and let everything unknown pass.
+ * Nothing of the file is kept, so annotation files of any size are read in constant memory. A path
+ * names objects' keys and arrays: "annotations[].segmentation.size[]"; the top value has the path
+ * "". Readers compare paths and let everything unknown pass.
  */
 #ifndef RETORT_DATA_JSON_H
 #define RETORT_DATA_JSON_H
@@ -36,7 +36,8 @@ typedef struct JsonEvent { /* valid during the call */
 typedef Status (*JsonHandler)(void *user, const JsonEvent *event);
 
 /* json_read: calls `handler` for every value of the file, in order.
- * units   keys beyond 63 characters have the path segment "?" (as have '.', '[' and ']' inside a key)
+ * units   keys beyond 63 characters have the path segment "?" (as have '.', '[' and ']' inside a
+ *         key)
  * errors  E_FILE; E_FORMAT naming the file and the byte if it is no JSON, or nested deeper than 64;
  *         those of the handler */
 Status json_read(const char *path, JsonHandler handler, void *user);

@@ -1,10 +1,12 @@
 /* The loader's ring of batches and its threads. See loader.h.
  *
  * Must hold, under the mutex:
- *  1. Steps are counted from first_step. The caller holds, or waits for, step `current`; the ring has room
- *     for the steps current .. current + n_ring - 1, step s in place s % n_ring.
- *  2. Images are handed out in order of (step, place in the batch); one that is not yet in the ring waits.
- *  3. A batch is complete when n_done equals the batch size. Only its threads write into it before that.
+ *  1. Steps are counted from first_step. The caller holds, or waits for, step `current`; the ring
+ *     has room for the steps current .. current + n_ring - 1, step s in place s % n_ring.
+ *  2. Images are handed out in order of (step, place in the batch); one that is not yet in the ring
+ *     waits.
+ *  3. A batch is complete when n_done equals the batch size. Only its threads write into it before
+ *     that.
  */
 #include "data/loader.h"
 
@@ -173,8 +175,9 @@ static Status allocate_batch(const LoaderConfig *config, RingSlot *slot)
     size_t n_bytes = (carver.used + 63) & ~(size_t)63;
     slot->memory = aligned_alloc(64, n_bytes);
     if (slot->memory == NULL)
-        return status_fail(E_MEMORY, "out of memory: %zu bytes for one of %lld prefetched batches; lower "
-                           "prefetch", n_bytes, (long long)config->prefetch + 1);
+        return status_fail(E_MEMORY,
+                           "out of memory: %zu bytes for one of %lld batches; lower prefetch",
+                           n_bytes, (long long)config->prefetch + 1);
     memset(slot->memory, 0, n_bytes);
     carver = (Carver){.base = slot->memory};
     carve_batch(&carver, config, &slot->batch);
@@ -193,7 +196,8 @@ static Status check_ranges(const Range *range, int n)
     for (int i = 0; i < n; i++)
         if (range[i].value < range[i].min || range[i].value > range[i].max)
             return status_fail(E_CONFIG, "data: %s is %lld, wanted %lld..%lld", range[i].name,
-                               (long long)range[i].value, (long long)range[i].min, (long long)range[i].max);
+                               (long long)range[i].value, (long long)range[i].min,
+                               (long long)range[i].max);
     return OK;
 }
 
@@ -205,6 +209,7 @@ static Status check_config(const LoaderConfig *c)
         {"batch", c->batch, 1, 1 << 20},
         {"world_size", c->world_size, 1, 1 << 20},
         {"rank", c->rank, 0, c->world_size - 1},
+        {"decode_margin", c->decode_margin, 0, 64},
         {"n_threads", c->n_threads, 0, 1024},
         {"prefetch", c->prefetch, 0, 1 << 20},
         {"n_masks", c->n_masks, 0, 1 << 16},
@@ -221,7 +226,8 @@ static Status check_config(const LoaderConfig *c)
         return status_fail(E_CONFIG, "data: flip is %g, wanted 0..1", c->flip);
     if (c->n_masks == 0) return OK;
     if (!(c->box_probability >= 0.0 && c->box_probability <= 1.0))
-        return status_fail(E_CONFIG, "data: box_probability is %g, wanted 0..1", c->box_probability);
+        return status_fail(E_CONFIG, "data: box_probability is %g, wanted 0..1",
+                           c->box_probability);
     return check_ranges(prompts, sizeof prompts / sizeof prompts[0]);
 }
 
@@ -240,7 +246,8 @@ static Status allocate(Loader *loader)
     return OK;
 }
 
-Status loader_create(const Source *source, const LoaderConfig *config, int64_t first_step, Loader **out)
+Status loader_create(const Source *source, const LoaderConfig *config, int64_t first_step,
+                     Loader **out)
 {
     assert(first_step >= 0 && source_size(source) > 0);
     assert(config->n_masks == 0 || source_mask_path(source, 0) != NULL);
@@ -280,7 +287,8 @@ void loader_destroy(Loader *loader)
     pthread_cond_destroy(&loader->has_batch);
     for (int i = 0; loader->readers != NULL && i < loader->n_readers; i++)
         sample_reader_destroy(loader->readers[i]);
-    for (int64_t i = 0; loader->ring != NULL && i < loader->n_ring; i++) free(loader->ring[i].memory);
+    for (int64_t i = 0; loader->ring != NULL && i < loader->n_ring; i++)
+        free(loader->ring[i].memory);
     free(loader->readers);
     free(loader->threads);
     free(loader->ring);
@@ -322,8 +330,9 @@ Status loader_next(Loader *loader, const Batch **out)
     release_current(loader);
     RingSlot *slot = &loader->ring[loader->current % loader->n_ring];
     if (loader->config.n_threads == 0) read_batch_here(loader, slot);
-    while (slot->n_done < loader->config.batch) pthread_cond_wait(&loader->has_batch, &loader->mutex);
-    loader->delivered = slot->status == OK; /* a failed batch stays, so that its failure is seen again */
+    while (slot->n_done < loader->config.batch)
+        pthread_cond_wait(&loader->has_batch, &loader->mutex);
+    loader->delivered = slot->status == OK; /* a failed batch stays, to be reported again */
     slot->batch.step = loader->first_step + loader->current;
     loader->wait_seconds += seconds_now() - begin;
     pthread_mutex_unlock(&loader->mutex);

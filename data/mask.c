@@ -1,9 +1,9 @@
 /* Run-length codes to soft runs. See mask.h for the idea.
  *
- * Along the rows: let P_i(a) be the sum of the weights that output i gives to the sources before a. A run
- * [a,b) of a column has in output row i the value P_i(b) - P_i(a), which is H_a(i) - H_b(i) with
- * H_a(i) = ONE - P_i(a), the answer to a step at a. H_a grows from 0 to ONE within the few rows whose
- * window holds a; `rows` stores its differences H_a(i) - H_a(i-1).
+ * Along the rows: let P_i(a) be the sum of the weights that output i gives to the sources before a.
+ * A run [a,b) of a column has in output row i the value P_i(b) - P_i(a), which is H_a(i) - H_b(i)
+ * with H_a(i) = ONE - P_i(a), the answer to a step at a. H_a grows from 0 to ONE within the few
+ * rows whose window holds a; `rows` stores its differences H_a(i) - H_a(i-1).
  */
 #include "data/mask.h"
 
@@ -17,7 +17,8 @@ enum { WEIGHT_BITS = 30, PRODUCT_BITS = 2 * WEIGHT_BITS };
 
 static const int32_t weight_one = (int32_t)1 << WEIGHT_BITS;
 /* From here on a float rounds to 1 anyway; half a unit in the last place below it. */
-static const int64_t product_ones = ((int64_t)1 << PRODUCT_BITS) - ((int64_t)1 << (PRODUCT_BITS - 25));
+static const int64_t product_ones =
+    ((int64_t)1 << PRODUCT_BITS) - ((int64_t)1 << (PRODUCT_BITS - 25));
 
 static int64_t min_i64(int64_t a, int64_t b)
 {
@@ -31,8 +32,8 @@ static int64_t max_i64(int64_t a, int64_t b)
 
 /* ---- Tables ---- */
 
-/* cumulative (out, stride + 1): entry t of output i is the rounded sum of its first t weights. Rounding the
- * sums, not the weights, makes every total exactly ONE. */
+/* cumulative (out, stride + 1): entry t of output i is the rounded sum of its first t weights.
+ * Rounding the sums, not the weights, makes every total exactly ONE. */
 static Status accumulate_weights(const ResizeAxis *axis, Buffer *cumulative)
 {
     int64_t stride = axis->stride + 1;
@@ -60,7 +61,7 @@ static int32_t weight_before(const ResizeAxis *axis, const int32_t *cumulative, 
     return cumulative[i * (axis->stride + 1) + tap];
 }
 
-/* A source lies in the windows of outputs that are less than 2 * support apart, and one more ends a step. */
+/* A step has an entry for each output window that it cuts, and one more that ends it. */
 static Status steps_reserve(MaskSteps *steps, const ResizeAxis *axis)
 {
     size_t positions = (size_t)axis->in + 2;
@@ -113,11 +114,11 @@ Status mask_resampler_prepare(MaskResampler *resampler, ImageSize in, ImageSize 
         return OK;
     resampler->in = (ImageSize){0, 0}; /* no tables, should one of these fail */
     ResizeAxis *axis = &resampler->axis;
-    TRY(resize_axis_prepare(axis, in.height, out.height));
+    TRY(resize_axis_prepare(axis, in.height, (double)in.height, out.height));
     TRY(accumulate_weights(axis, &resampler->cumulative));
     TRY(steps_reserve(&resampler->rows, axis));
     fill_row_steps(&resampler->rows, axis, resampler->cumulative.data);
-    TRY(resize_axis_prepare(axis, in.width, out.width));
+    TRY(resize_axis_prepare(axis, in.width, (double)in.width, out.width));
     TRY(accumulate_weights(axis, &resampler->cumulative));
     TRY(steps_reserve(&resampler->columns, axis));
     fill_column_weights(&resampler->columns, axis, resampler->cumulative.data);
@@ -139,7 +140,7 @@ void mask_resampler_free(MaskResampler *resampler)
 
 typedef struct Field { /* the part of the small image that the mask can touch */
     int64_t top, bottom, left, right; /* px; bottom and right exclusive */
-    int64_t *difference;              /* (bottom - top, right - left) fixed point, out(i) - out(i-1) */
+    int64_t *difference; /* (bottom - top, right - left) fixed point, out(i) - out(i-1) */
     int64_t *sum;                     /* (right - left) one row of the filtered mask */
 } Field;
 
@@ -155,13 +156,15 @@ static int64_t last_output(const MaskSteps *steps, int64_t position)
 
 static Status open_field(MaskResampler *resampler, const int64_t box[4], Field *field)
 {
-    int64_t left = source_column(resampler, box[0]), right = source_column(resampler, box[0] + box[2] - 1);
+    int64_t left = source_column(resampler, box[0]);
+    int64_t right = source_column(resampler, box[0] + box[2] - 1);
     int64_t below = box[1] + box[3]; /* first row without mask */
     const MaskSteps *rows = &resampler->rows, *columns = &resampler->columns;
     field->left = columns->first[min_i64(left, right)];
     field->right = last_output(columns, max_i64(left, right)) + 1;
     field->top = rows->first[box[1]];
-    field->bottom = below == resampler->in.height ? resampler->out.height : last_output(rows, below) + 1;
+    field->bottom =
+        below == resampler->in.height ? resampler->out.height : last_output(rows, below) + 1;
     int64_t width = field->right - field->left, height = field->bottom - field->top;
     size_t n_bytes = (size_t)(width * (height + 1)) * sizeof(int64_t);
     TRY(buffer_reserve(&resampler->field, n_bytes));
@@ -172,7 +175,8 @@ static Status open_field(MaskResampler *resampler, const int64_t box[4], Field *
 }
 
 /* Adds (sign = 1) or takes away (-1) a mask that covers column x from source row `row` down. */
-static void add_step(const MaskResampler *resampler, Field *field, int64_t x, int64_t row, int64_t sign)
+static void add_step(const MaskResampler *resampler, Field *field, int64_t x, int64_t row,
+                     int64_t sign)
 {
     const MaskSteps *rows = &resampler->rows, *columns = &resampler->columns;
     int64_t width = field->right - field->left;
@@ -186,7 +190,7 @@ static void add_step(const MaskResampler *resampler, Field *field, int64_t x, in
     }
 }
 
-/* Partial sums stay in range: after each step a column holds a valid mask or one that is open below. */
+/* Partial sums stay in range: after each step a column holds a mask, perhaps one open below. */
 static void add_runs(const MaskResampler *resampler, Field *field, const Rle *mask)
 {
     int64_t height = mask->height, x = 0, y = 0;
@@ -215,8 +219,8 @@ static uint32_t kind_of(int64_t value)
     return value <= 0 ? SOFT_ZEROS : value >= product_ones ? SOFT_ONES : SOFT_LITERAL;
 }
 
-/* Words of one row; -1 if they do not fit. As soft_runs_encode_row, for fixed-point values that start at
- * column `left`. */
+/* Words of one row; -1 if they do not fit. As soft_runs_encode_row, for fixed-point values that
+ * start at column `left`. */
 static int64_t write_row(const int64_t *value, int64_t width, int64_t left, uint32_t *words,
                          int64_t capacity)
 {
@@ -252,8 +256,9 @@ static Status write_field(const Field *field, int64_t side, uint32_t *words, int
         difference += width;
         int64_t n = write_row(field->sum, width, field->left, words + *used, capacity - *used);
         if (n < 0)
-            return status_fail(E_CONFIG, "the masks of one image need more than mask_words = %lld words; "
-                               "raise mask_words", (long long)capacity);
+            return status_fail(E_CONFIG,
+                               "the masks need more than mask_words = %lld words; raise mask_words",
+                               (long long)capacity);
         *used += n;
     }
     rows[side] = (int32_t)*used;
@@ -337,7 +342,8 @@ void mask_pixels_above(const uint32_t *words, const int32_t *rows, int64_t side,
                             : kind == SOFT_LITERAL ? count_literals(literals, length, threshold)
                                                    : 0;
             for (; found < n && numbers[found] < passed + above; found++) {
-                int64_t offset = offset_in_token(kind, literals, numbers[found] - passed, threshold);
+                int64_t offset =
+                    offset_in_token(kind, literals, numbers[found] - passed, threshold);
                 xy[2 * found] = (int32_t)(x + offset);
                 xy[2 * found + 1] = (int32_t)y;
             }

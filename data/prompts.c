@@ -7,7 +7,8 @@
 #include "base/rng.h"
 #include "data/mask.h"
 
-static RngKey key_of(const LoaderConfig *config, RngPurpose purpose, uint32_t epoch, uint64_t sample)
+static RngKey key_of(const LoaderConfig *config, RngPurpose purpose, uint32_t epoch,
+                     uint64_t sample)
 {
     return (RngKey){.seed = config->seed, .purpose = purpose, .epoch = epoch, .sample = sample};
 }
@@ -23,7 +24,8 @@ static bool insert_ascending(int64_t *list, int64_t length, int64_t value)
     return true;
 }
 
-/* k different numbers of 0..n-1, every subset equally likely, ascending. Draws first_index .. + k-1.
+/* k different numbers of 0..n-1, every subset equally likely, ascending. Takes draws from
+ * first_index on.
  * source  Floyd's sampling (Bentley and Floyd, "A sample of brilliance", CACM 1987) */
 static void choose_distinct(RngKey key, uint64_t first_index, int64_t n, int64_t k, int64_t *chosen)
 {
@@ -31,7 +33,7 @@ static void choose_distinct(RngKey key, uint64_t first_index, int64_t n, int64_t
     for (int64_t i = 0; i < k; i++) {
         int64_t top = n - k + i;
         int64_t draw = (int64_t)rng_below(key, first_index + (uint64_t)i, (uint64_t)top + 1);
-        if (!insert_ascending(chosen, i, draw)) chosen[i] = top; /* above all that were drawn before */
+        if (!insert_ascending(chosen, i, draw)) chosen[i] = top; /* larger than all so far */
     }
 }
 
@@ -77,8 +79,8 @@ static void write_box(const double box[4], float *coords, int32_t *labels)
     labels[1] = LABEL_BOX_SECOND;
 }
 
-/* The paper preset keeps the centre of a pixel where it is, given that SAM's encoder adds 1/2 to every
- * coordinate; the released code multiplies the index. */
+/* The paper preset keeps the centre of a pixel where it is, given that SAM's encoder adds 1/2 to
+ * every coordinate; the released code multiplies the index. */
 static float to_frame(const LoaderConfig *config, int32_t pixel)
 {
     double scale = (double)config->frame / (double)config->image_size;
@@ -103,8 +105,8 @@ static int64_t pixels_of(const LoaderConfig *config, const PromptMasks *masks, i
 }
 
 /* k of the mask's n pixels, and the point that stands where no box is. */
-static void write_points(const LoaderConfig *config, RngKey key, const PromptMasks *masks, int64_t m,
-                         int64_t n, int64_t k, float *coords, int32_t *labels)
+static void write_points(const LoaderConfig *config, RngKey key, const PromptMasks *masks,
+                         int64_t m, int64_t n, int64_t k, float *coords, int32_t *labels)
 {
     int64_t numbers[PROMPTS_MAX_POINTS];
     int32_t xy[2 * PROMPTS_MAX_POINTS];
@@ -130,8 +132,8 @@ static int64_t draw_point_count(const LoaderConfig *config, uint32_t epoch, uint
     return k;
 }
 
-void prompts_draw(const LoaderConfig *config, uint32_t epoch, uint64_t sample, const PromptMasks *masks,
-                  float *coords, int32_t *labels)
+void prompts_draw(const LoaderConfig *config, uint32_t epoch, uint64_t sample,
+                  const PromptMasks *masks, float *coords, int32_t *labels)
 {
     assert(config->max_points <= PROMPTS_MAX_POINTS && config->n_slots > config->max_points);
     RngKey choice = key_of(config, RNG_POINT_CHOICE, epoch, sample);

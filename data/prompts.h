@@ -1,7 +1,7 @@
 /* Which masks of an image are used, and the box or points that ask for each.
  *
- * All draws are functions of (seed, epoch, sample). Prompts live in the prompt frame (1024 px for SAM),
- * whatever the size of the student's image. Called by data/sample.c.
+ * All draws are functions of (seed, epoch, sample). Prompts live in the prompt frame (1024 px for
+ * SAM), whatever the size of the student's image. Called by data/sample.c.
  *
  * source  the fine-tuning of EfficientViT-SAM, as described (POINTS_PAPER) and as released
  *         (POINTS_RELEASED); see PointPreset in loader.h
@@ -17,19 +17,25 @@
 
 enum { PROMPTS_MAX_POINTS = 10 };
 
-enum { LABEL_POINT = 1, LABEL_PADDING = -1, LABEL_BOX_FIRST = 2, LABEL_BOX_SECOND = 3, LABEL_EMPTY = -2 };
+enum {
+    LABEL_POINT = 1,
+    LABEL_PADDING = -1,
+    LABEL_BOX_FIRST = 2,
+    LABEL_BOX_SECOND = 3,
+    LABEL_EMPTY = -2
+};
 
-/* prompts_choose_masks: which annotation goes into which mask slot. More annotations than slots: a random
- * choice without repetition. Fewer: with config->repeat_masks as many whole rounds as fit and a random
- * choice for the rest, else the annotations in order and empty slots.
+/* prompts_choose_masks: which annotation goes into which mask slot. More annotations than slots: a
+ * random choice without repetition. Fewer: with config->repeat_masks as many whole rounds as fit
+ * and a random choice for the rest, else the annotations in order and empty slots.
  * choice  room for config->n_masks annotation numbers
  * returns the number of slots filled */
 int64_t prompts_choose_masks(const LoaderConfig *config, uint32_t epoch, uint64_t sample,
                              int64_t n_annotations, int64_t *choice);
 
 /* prompts_box: the box x0, y0, x1, y1 in the prompt frame of an annotation's x, y, width, height.
- * full, extent  size of the image in the file, and inside the student's square of config->image_size; the
- *               rounded ratio of each axis is used */
+ * full, extent  size of the image in the file, and inside the student's square of
+ *               config->image_size; the rounded ratio of each axis is used */
 void prompts_box(const LoaderConfig *config, const double bbox[4], ImageSize full, ImageSize extent,
                  bool flip, double box[4]);
 
@@ -41,9 +47,9 @@ typedef struct PromptMasks { /* the masks of one image at the student's size, wi
 } PromptMasks;
 
 /* prompts_draw: boxes for all masks of the image, or one to max_points points for each.
- * shapes  coords (n_masks, n_slots, 2)   labels (n_masks, n_slots), labels as in Batch; slots beyond
- *         masks->n are empty */
-void prompts_draw(const LoaderConfig *config, uint32_t epoch, uint64_t sample, const PromptMasks *masks,
-                  float *coords, int32_t *labels);
+ * shapes  coords (n_masks, n_slots, 2)   labels (n_masks, n_slots), labels as in Batch; slots
+ *         beyond masks->n are empty */
+void prompts_draw(const LoaderConfig *config, uint32_t epoch, uint64_t sample,
+                  const PromptMasks *masks, float *coords, int32_t *labels);
 
 #endif

@@ -37,20 +37,23 @@ static void fill_output(ResizeAxis *axis, int64_t i, double ratio, double suppor
     axis->n_taps[i] = (int32_t)(end - first);
 }
 
-Status resize_axis_prepare(ResizeAxis *axis, int64_t in, int64_t out)
+Status resize_axis_prepare(ResizeAxis *axis, int64_t in, double length, int64_t out)
 {
     assert(in > 0 && out > 0 && in <= INT32_MAX && out <= INT32_MAX);
-    if (axis->in == in && axis->out == out) return OK;
-    double ratio = (double)in / (double)out, support = ratio > 1.0 ? ratio : 1.0;
+    assert(length > (double)(in - 1) && length <= (double)in);
+    if (axis->in == in && axis->out == out && axis->length == length) return OK;
+    double ratio = length / (double)out, support = ratio > 1.0 ? ratio : 1.0;
     axis->in = axis->out = 0; /* no table, should the next line fail */
     axis->stride = 2 * (int64_t)ceil(support) + 1;
     size_t n_weights = (size_t)(out * axis->stride);
-    TRY(buffer_reserve(&axis->memory, n_weights * sizeof(double) + (size_t)out * 2 * sizeof(int32_t)));
+    TRY(buffer_reserve(&axis->memory,
+                       n_weights * sizeof(double) + (size_t)out * 2 * sizeof(int32_t)));
     axis->weight = axis->memory.data;
     axis->first = (int32_t *)(axis->weight + n_weights);
     axis->n_taps = axis->first + out;
     axis->in = in;
     axis->out = out;
+    axis->length = length;
     for (int64_t i = 0; i < out; i++) fill_output(axis, i, ratio, support);
     return OK;
 }
@@ -68,14 +71,14 @@ void resizer_free(Resizer *resizer)
     buffer_free(&resizer->scratch);
 }
 
-static Status prepare_axes(Resizer *resizer, ImageSize in, ImageSize out)
+static Status prepare_axes(Resizer *resizer, const Pixels *pixels, ImageSize out)
 {
-    TRY(resize_axis_prepare(&resizer->rows, in.height, out.height));
-    return resize_axis_prepare(&resizer->columns, in.width, out.width);
+    TRY(resize_axis_prepare(&resizer->rows, pixels->size.height, pixels->height, out.height));
+    return resize_axis_prepare(&resizer->columns, pixels->size.width, pixels->width, out.width);
 }
 
-/* Vertical pass of one output row: dst[k] = sum over taps of weight * source row[k]. Four taps at a time,
- * so that the running sum is loaded and stored once per four source rows. */
+/* Vertical pass of one output row: dst[k] = sum over taps of weight * source row[k]. Four taps at a
+ * time, so that the running sum is loaded and stored once per four source rows. */
 static void blend_rows(const ResizeAxis *rows, int64_t i, const uint8_t *pixels, int64_t row_bytes,
                        float *restrict dst)
 {
@@ -98,8 +101,9 @@ static void blend_rows(const ResizeAxis *rows, int64_t i, const uint8_t *pixels,
     }
 }
 
-/* Horizontal pass of one row, with normalisation. Four lanes are summed where three are channels: a vector
- * load of a pixel and its neighbour is cheaper than three loads. The row has one float to spare. */
+/* Horizontal pass of one row, with normalisation. Four lanes are summed where three are channels: a
+ * vector load of a pixel and its neighbour is cheaper than three loads. The row has one float to
+ * spare. */
 static void blend_columns(const ResizeAxis *columns, const float *restrict row, bool flip,
                           float *restrict dst)
 {
@@ -125,17 +129,17 @@ static void pad(float *dst, int64_t side, ImageSize filled)
            (size_t)((side - filled.height) * side * CHANNELS) * sizeof(float));
 }
 
-Status resize_to_tensor(Resizer *resizer, const uint8_t *pixels, ImageSize in, ImageSize out, bool flip,
+Status resize_to_tensor(Resizer *resizer, const Pixels *pixels, ImageSize out, bool flip,
                         int64_t side, float *dst)
 {
     assert(out.height <= side && out.width <= side);
-    TRY(prepare_axes(resizer, in, out));
-    int64_t row_bytes = in.width * CHANNELS;
+    TRY(prepare_axes(resizer, pixels, out));
+    int64_t row_bytes = pixels->size.width * CHANNELS;
     TRY(buffer_reserve(&resizer->scratch, (size_t)(row_bytes + 1) * sizeof(float)));
     float *row = resizer->scratch.data;
     row[row_bytes] = 0.0f; /* read by the fourth lane of the last pixel */
     for (int64_t y = 0; y < out.height; y++) {
-        blend_rows(&resizer->rows, y, pixels, row_bytes, row);
+        blend_rows(&resizer->rows, y, pixels->rgb, row_bytes, row);
         blend_columns(&resizer->columns, row, flip, dst + y * side * CHANNELS);
     }
     pad(dst, side, out);
@@ -153,7 +157,8 @@ static uint8_t round_fixed(uint32_t sum)
     return (uint8_t)(sum > 255 ? 255 : sum);
 }
 
-static void shrink_columns_bytes(const ResizeAxis *columns, const uint8_t *row, uint8_t *restrict dst)
+static void shrink_columns_bytes(const ResizeAxis *columns, const uint8_t *row,
+                                 uint8_t *restrict dst)
 {
     for (int64_t i = 0; i < columns->out; i++) {
         const double *weight = columns->weight + i * columns->stride;
@@ -167,8 +172,8 @@ static void shrink_columns_bytes(const ResizeAxis *columns, const uint8_t *row, 
     }
 }
 
-static void shrink_rows_bytes(const ResizeAxis *rows, int64_t i, const uint8_t *pixels, int64_t row_bytes,
-                              uint32_t *restrict sum, uint8_t *restrict dst)
+static void shrink_rows_bytes(const ResizeAxis *rows, int64_t i, const uint8_t *pixels,
+                              int64_t row_bytes, uint32_t *restrict sum, uint8_t *restrict dst)
 {
     const double *weight = rows->weight + i * rows->stride;
     const uint8_t *source = pixels + rows->first[i] * row_bytes;
@@ -180,18 +185,20 @@ static void shrink_rows_bytes(const ResizeAxis *rows, int64_t i, const uint8_t *
     for (int64_t k = 0; k < row_bytes; k++) dst[k] = round_fixed(sum[k]);
 }
 
-Status resize_bytes(Resizer *resizer, const uint8_t *pixels, ImageSize in, ImageSize out, uint8_t *dst)
+Status resize_bytes(Resizer *resizer, const Pixels *pixels, ImageSize out, uint8_t *dst)
 {
-    TRY(prepare_axes(resizer, in, out));
+    TRY(prepare_axes(resizer, pixels, out));
+    ImageSize in = pixels->size;
     int64_t in_bytes = in.width * CHANNELS, out_bytes = out.width * CHANNELS;
     size_t sums_bytes = (size_t)out_bytes * sizeof(uint32_t);
     TRY(buffer_reserve(&resizer->scratch, sums_bytes + (size_t)(in.height * out_bytes)));
     uint32_t *sums = resizer->scratch.data;
-    const uint8_t *narrowed = pixels;
+    const uint8_t *narrowed = pixels->rgb;
     if (in.width != out.width) {
         uint8_t *rows = (uint8_t *)resizer->scratch.data + sums_bytes;
         for (int64_t y = 0; y < in.height; y++)
-            shrink_columns_bytes(&resizer->columns, pixels + y * in_bytes, rows + y * out_bytes);
+            shrink_columns_bytes(&resizer->columns, pixels->rgb + y * in_bytes,
+                                 rows + y * out_bytes);
         narrowed = rows;
     }
     if (in.height == out.height) {
@@ -211,7 +218,8 @@ void bytes_to_tensor(const uint8_t *pixels, ImageSize size, int64_t side, float 
         float *out = dst + y * side * CHANNELS;
         for (int64_t x = 0; x < size.width; x++)
             for (int c = 0; c < CHANNELS; c++)
-                out[CHANNELS * x + c] = ((float)row[CHANNELS * x + c] - channel_mean[c]) / channel_std[c];
+                out[CHANNELS * x + c] =
+                    ((float)row[CHANNELS * x + c] - channel_mean[c]) / channel_std[c];
     }
     pad(dst, side, size);
 }

@@ -13,13 +13,13 @@ static Status parse_number(const char *text, size_t n_chars, size_t *position, i
     int64_t value = 0;
     for (int group = 0; group < RLE_MAX_CHARS_PER_RUN; group++) {
         if (*position == n_chars)
-            return status_fail(E_FORMAT, "run-length string ends inside a number after %zu characters",
-                               n_chars);
+            return status_fail(
+                E_FORMAT, "run-length string ends inside a number after %zu characters", n_chars);
         int bits = (unsigned char)text[*position] - FIRST_CHAR;
         if (bits < 0 || bits >= 2 * GROUP_MORE)
-            return status_fail(E_FORMAT, "run-length string: character %zu has code %d, wanted %d..%d",
-                               *position, (unsigned char)text[*position], FIRST_CHAR,
-                               FIRST_CHAR + 2 * GROUP_MORE - 1);
+            return status_fail(
+                E_FORMAT, "run-length string: character %zu has code %d, wanted %d..%d", *position,
+                (unsigned char)text[*position], FIRST_CHAR, FIRST_CHAR + 2 * GROUP_MORE - 1);
         ++*position;
         value |= (int64_t)(bits & GROUP_MASK) << (GROUP_BITS * group);
         if (bits & GROUP_MORE) continue;
@@ -27,8 +27,9 @@ static Status parse_number(const char *text, size_t n_chars, size_t *position, i
         *number = value;
         return OK;
     }
-    return status_fail(E_FORMAT, "run-length string: the number that ends at character %zu has more than "
-                       "%d characters", *position, RLE_MAX_CHARS_PER_RUN);
+    return status_fail(E_FORMAT,
+                       "run-length string: the number at character %zu has more than %d characters",
+                       *position, RLE_MAX_CHARS_PER_RUN);
 }
 
 Status rle_parse(const char *text, size_t n_chars, uint32_t *counts, int64_t *n_counts)
@@ -37,7 +38,7 @@ Status rle_parse(const char *text, size_t n_chars, uint32_t *counts, int64_t *n_
     for (size_t position = 0; position < n_chars; n++) {
         int64_t run = 0;
         TRY(parse_number(text, n_chars, &position, &run));
-        if (n > 2) run += counts[n - 2]; /* the first three runs are plain, the others differences */
+        if (n > 2) run += counts[n - 2]; /* the first three are plain, the others differences */
         if (run < 0 || run > UINT32_MAX)
             return status_fail(E_FORMAT, "run-length string: run %lld is %lld px, wanted 0..2^32-1",
                                (long long)n, (long long)run);
@@ -51,12 +52,14 @@ Status rle_check(const Rle *rle)
 {
     int64_t height = rle->height, width = rle->width;
     if (height < 1 || width < 1 || height > UINT32_MAX / width)
-        return status_fail(E_FORMAT, "mask of height %lld and width %lld px, wanted 1..2^32-1 px in all",
+        return status_fail(E_FORMAT,
+                           "mask of height %lld and width %lld px, wanted 1..2^32-1 px in all",
                            (long long)height, (long long)width);
     uint64_t sum = 0;
     for (int64_t i = 0; i < rle->n; i++) sum += rle->counts[i];
     if (sum != (uint64_t)(height * width))
-        return status_fail(E_FORMAT, "the %lld runs sum to %llu px, wanted height %lld x width %lld = %lld",
+        return status_fail(E_FORMAT,
+                           "the %lld runs sum to %llu px, wanted height %lld x width %lld = %lld",
                            (long long)rle->n, (unsigned long long)sum, (long long)height,
                            (long long)width, (long long)(height * width));
     return OK;

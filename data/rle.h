@@ -1,9 +1,10 @@
 /* Run-length coded masks, as COCO, SA-1B and SA-V store them.
  *
- * Runs go down the columns, column after column; the first run is background (it may be 0), then they
- * alternate. Runs of length 0 inside are accepted when read and never written.
+ * Runs go down the columns, column after column; the first run is background (it may be 0), then
+ * they alternate. Runs of length 0 inside are accepted when read and never written.
  *
- * Invariant: an Rle that passed rle_check has runs that sum to height*width, so its users need no checks.
+ * Invariant: an Rle that passed rle_check has runs that sum to height*width, so its users need no
+ * checks.
  * source  the mask format of the COCO API (compressed strings: six bits a character, delta coded)
  */
 #ifndef RETORT_DATA_RLE_H
@@ -14,7 +15,8 @@
 
 #include "base/status.h"
 
-enum { RLE_MAX_CHARS_PER_RUN = 7 }; /* of the compressed string: 7 groups of 5 bits hold any difference */
+/* Of the compressed string: 7 groups of 5 bits hold any difference. */
+enum { RLE_MAX_CHARS_PER_RUN = 7 };
 
 typedef struct Rle {
     int64_t height, width; /* px */
@@ -24,8 +26,8 @@ typedef struct Rle {
 
 /* rle_parse: the runs of a compressed string; does not yet know the mask's size.
  * counts  room for n_chars runs, since each takes at least one character
- * errors  E_FORMAT: a character out of range, a number cut off, too long, or a run that is negative or
- *         does not fit 32 bits */
+ * errors  E_FORMAT: a character out of range, a number cut off, too long, or a run that is negative
+ *         or does not fit 32 bits */
 Status rle_parse(const char *text, size_t n_chars, uint32_t *counts, int64_t *n_counts);
 
 /* rle_check: the size is sane (1 .. 2^32-1 px) and the runs sum to it.
@@ -47,7 +49,7 @@ void rle_decode(const Rle *rle, uint8_t *mask);
 
 int64_t rle_area(const Rle *rle); /* foreground px */
 
-/* rle_bbox: x, y, width, height of the tight pixel box, as COCO's toBbox; all 0 for an empty mask. */
+/* rle_bbox: x, y, width, height of the tight pixel box, as COCO's toBbox; all 0 for no pixel. */
 void rle_bbox(const Rle *rle, int64_t box[4]);
 
 #endif

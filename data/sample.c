@@ -53,11 +53,12 @@ void sample_reader_destroy(SampleReader *reader)
     free(reader);
 }
 
-static Status read_images(SampleReader *reader, const char *path, bool flip, Batch *batch, int64_t b)
+static Status read_images(SampleReader *reader, const char *path, bool flip, Batch *batch,
+                          int64_t b)
 {
     const LoaderConfig *c = &reader->config;
     int64_t larger = c->image_size > c->teacher_size ? c->image_size : c->teacher_size;
-    TRY(image_read(&reader->image, path, c->reduced_decode ? larger : 0));
+    TRY(image_read(&reader->image, path, c->decode_margin * larger));
     ImageSize extent = {0};
     if (c->teacher_size > 0) {
         float *dst = batch->teacher_image + b * c->teacher_size * c->teacher_size * 3;
@@ -78,8 +79,10 @@ static Status read_annotations(SampleReader *reader, const char *path)
     Annotations *annotations = &reader->annotations;
     TRY(annotations_read(path, annotations));
     if (annotations->height == size.height && annotations->width == size.width) return OK;
-    return status_fail(E_FORMAT, "%s: masks of %lld x %lld px (height x width), but the image beside it has "
-                       "%lld x %lld", path, (long long)annotations->height, (long long)annotations->width,
+    return status_fail(E_FORMAT,
+                       "%s: masks of %lld x %lld px (height x width), but the image beside it has "
+                       "%lld x %lld",
+                       path, (long long)annotations->height, (long long)annotations->width,
                        (long long)size.height, (long long)size.width);
 }
 
@@ -87,7 +90,8 @@ static Status read_annotations(SampleReader *reader, const char *path)
 static const int32_t *rows_of_twin(const SampleReader *reader, const int32_t *rows, int64_t m)
 {
     for (int64_t i = 0; i < m; i++)
-        if (reader->choice[i] == reader->choice[m]) return rows + i * (reader->config.image_size + 1);
+        if (reader->choice[i] == reader->choice[m])
+            return rows + i * (reader->config.image_size + 1);
     return NULL;
 }
 
@@ -101,8 +105,8 @@ static Status resample_masks(SampleReader *reader, int64_t n, uint32_t *words, i
             memcpy(mask_rows, twin, (size_t)(side + 1) * sizeof *rows);
         } else if (m < n) {
             const Rle *mask = &reader->annotations.items[reader->choice[m]].mask;
-            TRY(mask_to_soft_runs(&reader->resampler, mask, side, words, &used, reader->config.mask_words,
-                                  mask_rows));
+            TRY(mask_to_soft_runs(&reader->resampler, mask, side, words, &used,
+                                  reader->config.mask_words, mask_rows));
         } else {
             for (int64_t y = 0; y <= side; y++) mask_rows[y] = (int32_t)used;
         }
@@ -123,7 +127,8 @@ static void write_slots(const LoaderConfig *c, const Draw *draw, int64_t n, Batc
     }
 }
 
-static Status read_masks(SampleReader *reader, const char *path, const Draw *draw, Batch *batch, int64_t b)
+static Status read_masks(SampleReader *reader, const char *path, const Draw *draw, Batch *batch,
+                         int64_t b)
 {
     const LoaderConfig *c = &reader->config;
     TRY(read_annotations(reader, path));
@@ -138,14 +143,15 @@ static Status read_masks(SampleReader *reader, const char *path, const Draw *dra
         prompts_box(c, reader->annotations.items[reader->choice[m]].bbox, full, extent, draw->flip,
                     reader->boxes + 4 * m);
     PromptMasks masks = {.n = n, .words = words, .rows = rows, .boxes = reader->boxes};
-    prompts_draw(c, draw->epoch, draw->sample, &masks, batch->coords + b * c->n_masks * c->n_slots * 2,
+    prompts_draw(c, draw->epoch, draw->sample, &masks,
+                 batch->coords + b * c->n_masks * c->n_slots * 2,
                  batch->labels + b * c->n_masks * c->n_slots);
     write_slots(c, draw, n, batch, b);
     return OK;
 }
 
-Status sample_read(SampleReader *reader, const Source *source, int64_t index, uint32_t epoch, Batch *batch,
-                   int64_t b)
+Status sample_read(SampleReader *reader, const Source *source, int64_t index, uint32_t epoch,
+                   Batch *batch, int64_t b)
 {
     Draw draw = {.epoch = epoch, .sample = source_sample_id(source, index)};
     RngKey key = {reader->config.seed, RNG_FLIP, draw.epoch, draw.sample};

@@ -1,6 +1,7 @@
 /* One sample of a batch, from its files: the work of a loader's thread.
  *
- * A pure function of (config, epoch, source index): nothing depends on the thread or on earlier samples.
+ * A pure function of (config, epoch, source index): nothing depends on the thread or on earlier
+ * samples.
  */
 #ifndef RETORT_DATA_SAMPLE_H
 #define RETORT_DATA_SAMPLE_H
@@ -13,9 +14,9 @@ Status sample_reader_create(const LoaderConfig *config, SampleReader **out); /* 
 void sample_reader_destroy(SampleReader *reader);
 
 /* sample_read: fills row b of every array of the batch.
- * errors  those of image_read and annotations_read; E_FORMAT if image and masks differ in size; E_CONFIG if
- *         the masks need more than config->mask_words; E_MEMORY */
-Status sample_read(SampleReader *reader, const Source *source, int64_t index, uint32_t epoch, Batch *batch,
-                   int64_t b);
+ * errors  those of image_read and annotations_read; E_FORMAT if image and masks differ in size;
+ *         E_CONFIG if the masks need more than config->mask_words; E_MEMORY */
+Status sample_read(SampleReader *reader, const Source *source, int64_t index, uint32_t epoch,
+                   Batch *batch, int64_t b);
 
 #endif

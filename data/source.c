@@ -67,8 +67,8 @@ static Status find_masks(const char *image_path, size_t stem, char **mask_path)
         return status_fail(E_MEMORY, "out of memory: list of samples");
     }
     if (access(*mask_path, R_OK) == 0) return OK;
-    return status_fail(E_FILE, "%s: cannot read %s with its masks: %s", image_path, base_name(*mask_path),
-                       strerror(errno));
+    return status_fail(E_FILE, "%s: cannot read %s with its masks: %s", image_path,
+                       base_name(*mask_path), strerror(errno));
 }
 
 static Status add_sample(Source *source, const char *root, const char *path, bool masks)
@@ -90,7 +90,8 @@ static Status add_entry(Source *source, const char *root, const FTSENT *entry, b
     case FTS_DNR:
     case FTS_ERR:
     case FTS_NS:
-        return status_fail(E_FILE, "%s: cannot read: %s", entry->fts_path, strerror(entry->fts_errno));
+        return status_fail(E_FILE, "%s: cannot read: %s", entry->fts_path,
+                           strerror(entry->fts_errno));
     case FTS_DC: return status_fail(E_FILE, "%s: a link to a folder above itself", entry->fts_path);
     default: return OK;
     }
@@ -139,8 +140,8 @@ static Status fill_source(Source *source, const char *root, bool masks)
         return status_fail(E_FILE, "%s: cannot open the data folder: %s", root, strerror(errno));
     TRY(list_folder(source, root, masks));
     if (source->n_samples == 0)
-        return status_fail(E_CONFIG, "%s: no sample; looked for *.jpg and *.jpeg%s at any depth", root,
-                           masks ? " with a .json of the same name beside them" : "");
+        return status_fail(E_CONFIG, "%s: no sample; looked for *.jpg and *.jpeg%s at any depth",
+                           root, masks ? " with a .json of the same name beside them" : "");
     TRY(check_ids(source));
     qsort(source->samples, (size_t)source->n_samples, sizeof(Sample), compare_names);
     return OK;
