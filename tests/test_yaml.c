@@ -1,6 +1,7 @@
 /* YAML trees: what is read, with which lines, and what is refused. */
 #include <criterion/criterion.h>
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -78,8 +79,10 @@ Test(yaml, wrong_values_say_file_line_and_key)
     int64_t number, list[3];
     double real;
     int kind;
-    SAYS(yaml_int(root, "size", 0, 511, &number), E_CONFIG, "file.yaml:2: size: 512 is out of range, wanted 0 to 511");
-    SAYS(yaml_int(root, "scale", 0, 9, &number), E_CONFIG, "file.yaml:3: scale: '1.5e-3' is not a whole number");
+    SAYS(yaml_int(root, "size", 0, 511, &number), E_CONFIG,
+         "file.yaml:2: size: 512 is out of range, wanted 0 to 511");
+    SAYS(yaml_int(root, "scale", 0, 9, &number), E_CONFIG,
+         "file.yaml:3: scale: '1.5e-3' is not a whole number");
     SAYS(yaml_int(root, "depth", 0, 9, &number), E_CONFIG, "file.yaml:1: depth: missing");
     SAYS(yaml_int(NULL, "depth", 0, 9, &number), E_CONFIG, "depth: missing");
     SAYS(yaml_double(root, "name", 0, 9, &real), E_CONFIG, "'l0' is not a number");
@@ -87,7 +90,8 @@ Test(yaml, wrong_values_say_file_line_and_key)
     SAYS(yaml_choice(root, "kind", kinds, &kind), E_CONFIG, "'fmb' is none of: conv, res");
     SAYS(yaml_int_list(root, "widths", 2, 0, 128, list), E_CONFIG, "has 3 values, wanted 2");
     SAYS(yaml_int_list(root, "widths", 3, 0, 100, list), E_CONFIG, "128 is out of range");
-    SAYS(yaml_int(yaml_get(root, "name"), "x", 0, 1, &number), E_CONFIG, "a map with the key 'x' is needed here");
+    SAYS(yaml_int(yaml_get(root, "name"), "x", 0, 1, &number), E_CONFIG,
+         "a map with the key 'x' is needed here");
     yaml_destroy(root);
 }
 
@@ -96,7 +100,8 @@ Test(yaml, unknown_keys_get_the_nearest_asked_one)
     Yaml *root = load("block: {depht: 3}\n");
     yaml_get(yaml_get(root, "block"), "depth");
     yaml_get(yaml_get(root, "block"), "width");
-    SAYS(yaml_check_all_seen(root), E_CONFIG, "file.yaml:1: unknown key 'depht'; nearest known: 'depth'");
+    SAYS(yaml_check_all_seen(root), E_CONFIG,
+         "file.yaml:1: unknown key 'depht'; nearest known: 'depth'");
     yaml_destroy(root);
 }
 
@@ -125,11 +130,13 @@ Test(yaml, refuses_what_a_config_must_not_hold)
         {"? [a]\n: b\n", "a key must be plain text"},
         {"a: \"x\\0y\"\n", "holds a zero byte"},
         {"a: \xff\n", "byte "},
-        {"a: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]\n", "nested deeper"},
+        {"a: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]\n",
+         "nested deeper"},
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
         Yaml *root = NULL;
-        SAYS(load_bytes(refused[i].text, strlen(refused[i].text), &root), E_FORMAT, refused[i].message);
+        SAYS(load_bytes(refused[i].text, strlen(refused[i].text), &root), E_FORMAT,
+             refused[i].message);
         cr_expect_null(root);
     }
 }
