@@ -13,7 +13,7 @@ typedef struct GradReport {
     int64_t n_checked, n_skipped; /* skipped: at a kink */
     int64_t n_wrong;
     double worst;          /* largest error as a part of its tolerance */
-    bool mutated;          /* the mutator found something to change */
+    bool mutated;          /* the mutator changed a gradient */
     char first_wrong[400]; /* op, case, source, index, both values; "" if nothing is wrong */
 } GradReport;
 

@@ -75,7 +75,7 @@ static Status build_backward(OpBench *bench, int mutated_src)
     GradCall call = gradient_call(bench);
     TRY(rules_gradient(bench->op_case->op, &call));
     if (bench->mutator && bench->mutator->change_rule)
-        bench->mutated = bench->mutator->change_rule(&call, mutated_src);
+        bench->mutator->change_rule(&call, mutated_src);
     for (int i = 0; i < call.n_src; i++) {
         if (!call.need[i]) continue;
         if (call.dsrc[i] == VALUE_NONE)
@@ -175,8 +175,7 @@ Status bench_run(OpBench *bench)
     }
     if (bench->mutator && bench->mutator->change_cotangent) {
         const Tensor *cotangent = &bench->values[bench->cotangent];
-        bench->mutated =
-            bench->mutator->change_cotangent(cotangent->data, shape_elems(cotangent->shape));
+        bench->mutator->change_cotangent(cotangent->data, shape_elems(cotangent->shape));
     }
     TRY(bench_run_forward(bench));
     for (NodeId n = bench->forward + 1; n < bench->graph->n_nodes; n++) TRY(run_node(bench, n));

@@ -12,16 +12,12 @@
 #include "kernels/backend.h"
 #include "tests/op_cases.h"
 
-/* What a mutant may do to a gradient; every member may be NULL. */
+/* What a mutant does to the gradient of one source; the members that are not NULL are applied. */
 typedef struct GradientMutator {
     const char *name;
-    /* after the rule, before sums over broadcast axes. returns whether it changed anything for
-     * `src` */
-    bool (*change_rule)(GradCall *call, int src);
-    /* before the backward nodes run. returns as above */
-    bool (*change_cotangent)(double *cotangent, int64_t n);
-    /* after they ran. returns as above */
-    bool (*change_gradient)(double *gradient, int64_t n);
+    void (*change_rule)(GradCall *call, int src); /* before sums over broadcast axes */
+    void (*change_cotangent)(double *cotangent, int64_t n); /* before the backward nodes run */
+    void (*change_gradient)(double *gradient, int64_t n);   /* after they ran */
 } GradientMutator;
 
 typedef struct OpBench {
@@ -35,7 +31,6 @@ typedef struct OpBench {
     int n_values;
     Backend *ref;
     const GradientMutator *mutator; /* NULL: none */
-    bool mutated;                   /* it found something to change */
 } OpBench;
 
 /* bench_open: builds the graph of a case in f64 and, for a differentiable op, asks its gradient

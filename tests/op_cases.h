@@ -43,6 +43,8 @@ typedef struct OpCase {
     OpAttr attr;
     CaseOperand src[OP_MAX_SRC];
     CaseOperand dst[OP_MAX_DST]; /* '!' destinations only: their old value */
+    /* of the terms of results that cancel to nearly 0: their own size tells nothing of their rounding */
+    double term_magnitude;
 } OpCase;
 
 int op_case_count(void);

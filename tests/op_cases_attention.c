@@ -1,39 +1,49 @@
 /* Cases of the attentions and of window moves. See op_cases.h. */
 #include "tests/op_cases.h"
 
-#define ATTENTION(name, heads, scale, n_free, ...) \
-    {OP_ATTENTION, name, {.attention = {heads, scale, n_free}}, {__VA_ARGS__}, {{0}}}
+#define ATTENTION(title, heads, scale, n_free, ...) \
+    {.op = OP_ATTENTION, .name = title, .attr.attention = {heads, scale, n_free}, \
+     .src = {__VA_ARGS__}}
 /* The tables of relative positions follow from the map. */
-#define RELPOS(name, heads, head_dim, n, h, w)                                               \
-    {OP_RELPOS_ATTENTION, name, {.relpos_attention = {heads}},                               \
-     {NORMAL(n, h, w, 3 * (heads) * (head_dim)), NORMAL(2 * (h)-1, head_dim),                \
-      NORMAL(2 * (w)-1, head_dim)}, {{0}}}
-#define PARTITION(name, window, n, h, w, c) \
-    {OP_WINDOW_PARTITION, name, {.window_partition = {window, h, w}}, {NORMAL(n, h, w, c)}, {{0}}}
-#define UNPARTITION(name, window, n_windows, h, w, c)                                        \
-    {OP_WINDOW_UNPARTITION, name, {.window_unpartition = {window, h, w}},                    \
-     {NORMAL(n_windows, window, window, c)}, {{0}}}
-#define LINEAR(name, head_dim, eps, ...) \
-    {OP_LINEAR_ATTENTION, name, {.linear_attention = {head_dim, eps}}, {__VA_ARGS__}, {{0}}}
+#define RELPOS(title, heads, head_dim, n, h, w) \
+    {.op = OP_RELPOS_ATTENTION, .name = title, .attr.relpos_attention = {heads}, \
+     .src = {NORMAL(n, h, w, 3 * (heads) * (head_dim)), NORMAL(2 * (h) - 1, head_dim), \
+             NORMAL(2 * (w) - 1, head_dim)}}
+#define PARTITION(title, window, n, h, w, c) \
+    {.op = OP_WINDOW_PARTITION, .name = title, .attr.window_partition = {window, h, w}, \
+     .src = {NORMAL(n, h, w, c)}}
+#define UNPARTITION(title, window, n_windows, h, w, c) \
+    {.op = OP_WINDOW_UNPARTITION, .name = title, .attr.window_unpartition = {window, h, w}, \
+     .src = {NORMAL(n_windows, window, window, c)}}
+#define LINEAR(title, head_dim, eps, ...) \
+    {.op = OP_LINEAR_ATTENTION, .name = title, .attr.linear_attention = {head_dim, eps}, \
+     .src = {__VA_ARGS__}}
 
 static const OpCase cases[] = {
     ATTENTION("self", 2, 0.5, 0, NORMAL(2, 3, 5, 8), NORMAL(2, 3, 5, 8), NORMAL(2, 3, 5, 8)),
     ATTENTION("one token", 2, 0.5, 0, NORMAL(1, 2, 1, 6), NORMAL(1, 2, 1, 6), NORMAL(1, 2, 1, 6)),
     ATTENTION("size 1", 1, 1, 0, NORMAL(1, 1, 1, 1), NORMAL(1, 1, 1, 1), NORMAL(1, 1, 1, 1)),
-    ATTENTION("odd head dim", 3, 0.577, 0, NORMAL(1, 2, 4, 9), NORMAL(1, 2, 7, 9), NORMAL(1, 2, 7, 9)),
-    ATTENTION("shared q", 2, 0.35, 0, NORMAL(2, 1, 9, 16), NORMAL(2, 3, 6, 16), NORMAL(2, 3, 6, 16)),
-    ATTENTION("shared k and v", 2, 0.35, 0, NORMAL(2, 3, 6, 16), NORMAL(2, 1, 9, 16), NORMAL(2, 1, 9, 16)),
+    ATTENTION("odd head dim", 3, 0.577, 0, NORMAL(1, 2, 4, 9), NORMAL(1, 2, 7, 9),
+              NORMAL(1, 2, 7, 9)),
+    ATTENTION("shared q", 2, 0.35, 0, NORMAL(2, 1, 9, 16), NORMAL(2, 3, 6, 16),
+              NORMAL(2, 3, 6, 16)),
+    ATTENTION("shared k and v", 2, 0.35, 0, NORMAL(2, 3, 6, 16), NORMAL(2, 1, 9, 16),
+              NORMAL(2, 1, 9, 16)),
     ATTENTION("empty slots", 2, 0.5, 3, NORMAL(2, 3, 8, 8), NORMAL(2, 3, 8, 8), NORMAL(2, 3, 8, 8),
               INTS(FILL_KEY_MASK, 0, 2, 3, 5)),
     ATTENTION("empty slots, all keys labelled", 1, 0.5, 0, NORMAL(1, 2, 3, 4), NORMAL(1, 2, 6, 4),
               NORMAL(1, 2, 6, 4), INTS(FILL_KEY_MASK, 0, 1, 2, 6)),
     ATTENTION("empty slots, shared q", 2, 0.5, 2, NORMAL(2, 1, 11, 8), NORMAL(2, 3, 7, 8),
               NORMAL(2, 3, 7, 8), INTS(FILL_KEY_MASK, 0, 2, 3, 5)),
-    ATTENTION("no labelled keys", 2, 0.5, 4, NORMAL(1, 2, 4, 4), NORMAL(1, 2, 4, 4), NORMAL(1, 2, 4, 4),
+    ATTENTION("no labelled keys", 2, 0.5, 4, NORMAL(1, 2, 4, 4), NORMAL(1, 2, 4, 4),
+              NORMAL(1, 2, 4, 4),
               INTS(FILL_KEY_MASK, 0, 1, 2, 0)),
-    ATTENTION("large scores", 1, 1, 0, SCALED(2, 1, 1, 4, 8), SCALED(2, 1, 1, 5, 8), NORMAL(1, 1, 5, 8)),
-    ATTENTION("many keys", 2, 0.25, 0, NORMAL(1, 2, 3, 32), NORMAL(1, 1, 1100, 32), NORMAL(1, 1, 1100, 32)),
-    ATTENTION("many queries", 2, 0.25, 0, NORMAL(1, 1, 600, 32), NORMAL(1, 2, 17, 32), NORMAL(1, 2, 17, 32)),
+    ATTENTION("large scores", 1, 1, 0, SCALED(2, 1, 1, 4, 8), SCALED(2, 1, 1, 5, 8),
+              NORMAL(1, 1, 5, 8)),
+    ATTENTION("many keys", 2, 0.25, 0, NORMAL(1, 2, 3, 32), NORMAL(1, 1, 1100, 32),
+              NORMAL(1, 1, 1100, 32)),
+    ATTENTION("many queries", 2, 0.25, 0, NORMAL(1, 1, 600, 32), NORMAL(1, 2, 17, 32),
+              NORMAL(1, 2, 17, 32)),
     ATTENTION("8 heads of 16", 8, 0.25, 5, NORMAL(1, 2, 16, 128), NORMAL(1, 2, 16, 128),
               NORMAL(1, 2, 16, 128), INTS(FILL_KEY_MASK, 0, 1, 2, 11)),
     ATTENTION("8 heads of 32", 8, 0.1767, 0, NORMAL(1, 1, 13, 256), NORMAL(1, 1, 13, 256),
@@ -42,7 +52,9 @@ static const OpCase cases[] = {
     RELPOS("taller than wide", 2, 4, 2, 4, 3),
     RELPOS("wider than tall", 1, 5, 1, 2, 5),
     RELPOS("one token", 2, 4, 1, 1, 1),
-    RELPOS("one row", 1, 3, 2, 1, 6),
+    {.op = OP_RELPOS_ATTENTION, .name = "one row", .attr.relpos_attention = {1},
+     /* rel_h adds one number to all scores */
+     .src = {NORMAL(2, 1, 6, 9), NORMAL(1, 3), NORMAL(11, 3)}, {{0}}, .term_magnitude = 1},
     RELPOS("head dim 16", 3, 16, 1, 5, 7),
     RELPOS("window of 14", 2, 20, 2, 14, 14),
     RELPOS("head dim 80", 1, 80, 1, 6, 9),

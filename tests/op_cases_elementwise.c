@@ -2,19 +2,37 @@
  * blocks that vectorised backends work in. */
 #include "tests/op_cases.h"
 
-#define ADD(name, ...) {OP_ADD, name, {.add = {0}}, {__VA_ARGS__}, {{0}}}
-#define ACT(name, activation, ...) {OP_ACT, name, {.act = {activation}}, {__VA_ARGS__}, {{0}}}
-#define RESHAPE(name, to, ...) {OP_RESHAPE, name, {.reshape = {to}}, {__VA_ARGS__}, {{0}}}
-#define EXPAND(name, to, ...) {OP_EXPAND, name, {.expand = {to}}, {__VA_ARGS__}, {{0}}}
-#define CONCAT(name, along, ...) {OP_CONCAT, name, {.concat = {along}}, {__VA_ARGS__}, {{0}}}
-#define SLICE(name, axis, start, length, ...) \
-    {OP_SLICE, name, {.slice = {axis, start, length}}, {__VA_ARGS__}, {{0}}}
-#define PAD(name, axis, before, after, ...) \
-    {OP_PAD, name, {.pad = {axis, before, after}}, {__VA_ARGS__}, {{0}}}
-#define SUM(name, to, ...) {OP_REDUCE_SUM, name, {.reduce_sum = {to}}, {__VA_ARGS__}, {{0}}}
-#define FILLED(name, number, ...) {OP_FILL, name, {.fill = {number}}, {{0}}, {__VA_ARGS__}}
-#define CAST(name, to, ...) {OP_CAST, name, {.cast = {to}}, {__VA_ARGS__}, {{0}}}
-#define INTO(OP, name, ...) {OP, name, {.copy = {0}}, {NORMAL(__VA_ARGS__)}, {NORMAL(__VA_ARGS__)}}
+#define ADD(title, ...) {.op = OP_ADD, .name = title, .attr.add = {0}, .src = {__VA_ARGS__}}
+#define ACT(title, activation, ...) \
+    {.op = OP_ACT, .name = title, .attr.act = {activation}, \
+     .src = {__VA_ARGS__}}
+#define RESHAPE(title, to, ...) \
+    {.op = OP_RESHAPE, .name = title, .attr.reshape = {to}, \
+     .src = {__VA_ARGS__}}
+#define EXPAND(title, to, ...) \
+    {.op = OP_EXPAND, .name = title, .attr.expand = {to}, \
+     .src = {__VA_ARGS__}}
+#define CONCAT(title, along, ...) \
+    {.op = OP_CONCAT, .name = title, .attr.concat = {along}, \
+     .src = {__VA_ARGS__}}
+#define SLICE(title, axis, start, length, ...) \
+    {.op = OP_SLICE, .name = title, .attr.slice = {axis, start, length}, \
+     .src = {__VA_ARGS__}}
+#define PAD(title, axis, before, after, ...) \
+    {.op = OP_PAD, .name = title, .attr.pad = {axis, before, after}, \
+     .src = {__VA_ARGS__}}
+#define SUM(title, to, ...) \
+    {.op = OP_REDUCE_SUM, .name = title, .attr.reduce_sum = {to}, \
+     .src = {__VA_ARGS__}}
+#define FILLED(title, number, ...) \
+    {.op = OP_FILL, .name = title, .attr.fill = {number}, \
+     .src = {{0}}, \
+     .dst = {__VA_ARGS__}}
+#define CAST(title, to, ...) {.op = OP_CAST, .name = title, .attr.cast = {to}, .src = {__VA_ARGS__}}
+#define INTO(OP, title, ...) \
+    {.op = OP, .name = title, .attr.copy = {0}, \
+     .src = {NORMAL(__VA_ARGS__)}, \
+     .dst = {NORMAL(__VA_ARGS__)}}
 #define OF(...) DIMS(__VA_ARGS__) /* commas inside another macro's argument */
 
 static const OpCase cases[] = {
@@ -54,7 +72,8 @@ static const OpCase cases[] = {
     CONCAT("last axis, five", 2, NORMAL(2, 3, 1), NORMAL(2, 3, 5), NORMAL(2, 3, 2), NORMAL(2, 3, 7),
            NORMAL(2, 3, 3)),
     CONCAT("one", 0, NORMAL(3, 4)),
-    CONCAT("eight", 0, NORMAL(1, 3), NORMAL(2, 3), NORMAL(1, 3), NORMAL(1, 3), NORMAL(3, 3), NORMAL(1, 3),
+    CONCAT("eight", 0, NORMAL(1, 3), NORMAL(2, 3), NORMAL(1, 3), NORMAL(1, 3), NORMAL(3, 3),
+           NORMAL(1, 3),
            NORMAL(1, 3), NORMAL(1, 3)),
     CONCAT("long rows", 1, NORMAL(3, 1500), NORMAL(3, 1201)),
 

@@ -2,21 +2,26 @@
  * fringe, a thin line, a half plane. */
 #include "tests/op_cases.h"
 
-#define MSE(name, scale, ...) {OP_MSE, name, {.mse = {scale}}, {__VA_ARGS__}, {{0}}}
+#define MSE(title, scale, ...) \
+    {.op = OP_MSE, .name = title, .attr.mse = {scale}, \
+     .src = {__VA_ARGS__}}
 /* Logits, words and rows of `n` images of `m` masks, and the output mode. */
-#define MASKS(mode, n, m, c, h, w, size)                                                     \
-    SCALED(2, n, m, c, h, w), INTS(FILL_WORDS, 0, n, (m) * (size) * ((size) + 3)),           \
-        INTS(FILL_ROWS, 0, n, m, (size) + 1), INTS(FILL_CONST, mode, 1)
-#define FOCAL(name, alpha, gamma, mode, n, m, c, h, w, size)                                 \
-    {OP_FOCAL_DICE, name, {.focal_dice = {alpha, gamma, size}}, {MASKS(mode, n, m, c, h, w, size)}, {{0}}}
-#define POINTS(name, fill, mode, n, m, c, h, w, size, p)                                     \
-    {OP_BCE_DICE_POINTS, name, {.bce_dice_points = {size}},                                  \
-     {MASKS(mode, n, m, c, h, w, size), FLOATS(fill, 0.05, n, m, c, p, 2)}, {{0}}}
-#define SAMPLE(name, size, p, oversample, importance, n, m, c, h, w)                         \
-    {OP_POINT_SAMPLE, name, {.point_sample = {size, p, oversample, importance}},             \
-     {SCALED(2, n, m, c, h, w), INTS(FILL_KEYS, 0, n, m, 2)}, {{0}}}
-#define MIN(name, mode, ...)                                                                 \
-    {OP_MIN_CANDIDATE, name, {.min_candidate = {20, 1}}, {__VA_ARGS__}, {{0}}}
+#define MASKS(mode, n, m, c, h, w, size) \
+    SCALED(2, n, m, c, h, w), INTS(FILL_WORDS, 0, n, (m) * (size) * ((size) + 3)), \
+     INTS(FILL_ROWS, 0, n, m, (size) + 1), INTS(FILL_CONST, mode, 1)
+#define FOCAL(title, alpha, gamma, mode, n, m, c, h, w, size) \
+    {.op = OP_FOCAL_DICE, .name = title, .attr.focal_dice = {alpha, gamma, size}, \
+     .src = {MASKS(mode, n, m, c, h, w, size)}}
+#define POINTS(title, fill, mode, n, m, c, h, w, size, p) \
+    {.op = OP_BCE_DICE_POINTS, .name = title, .attr.bce_dice_points = {size}, \
+     .src = {MASKS(mode, n, m, c, h, w, size), FLOATS(fill, 0.05, n, m, c, p, 2)}}
+#define SAMPLE(title, size, p, oversample, importance, n, m, c, h, w) \
+    {.op = OP_POINT_SAMPLE, .name = title, .attr.point_sample = {size, p, oversample, \
+     importance}, \
+     .src = {SCALED(2, n, m, c, h, w), INTS(FILL_KEYS, 0, n, m, 2)}}
+#define MIN(title, mode, ...) \
+    {.op = OP_MIN_CANDIDATE, .name = title, .attr.min_candidate = {20, 1}, \
+     .src = {__VA_ARGS__}}
 
 static const OpCase cases[] = {
     MSE("whole", 1, NORMAL(2, 3, 4, 5), NORMAL(2, 3, 4, 5)),
@@ -52,12 +57,17 @@ static const OpCase cases[] = {
     POINTS("one point", FILL_RANGE, 0, 1, 1, 1, 2, 2, 4, 1),
     POINTS("many points", FILL_RANGE, 1, 1, 3, 2, 16, 16, 64, 1100),
 
-    MIN("three candidates", 1, NORMAL(2, 5, 4, 2), INTS(FILL_CONST, 1, 1), FLOATS(FILL_WEIGHTS, 0, 2, 5)),
-    MIN("candidate 0", 0, NORMAL(2, 5, 4, 2), INTS(FILL_CONST, 0, 1), FLOATS(FILL_WEIGHTS, 0, 2, 5)),
-    MIN("one candidate", 0, NORMAL(2, 3, 1, 2), INTS(FILL_CONST, 0, 1), FLOATS(FILL_WEIGHTS, 0, 2, 3)),
-    MIN("ties", 1, FLOATS(FILL_TIES, 0, 3, 7, 4, 2), INTS(FILL_CONST, 1, 1), FLOATS(FILL_WEIGHTS, 0, 3, 7)),
+    MIN("three candidates", 1, NORMAL(2, 5, 4, 2), INTS(FILL_CONST, 1, 1),
+        FLOATS(FILL_WEIGHTS, 0, 2, 5)),
+    MIN("candidate 0", 0, NORMAL(2, 5, 4, 2), INTS(FILL_CONST, 0, 1),
+        FLOATS(FILL_WEIGHTS, 0, 2, 5)),
+    MIN("one candidate", 0, NORMAL(2, 3, 1, 2), INTS(FILL_CONST, 0, 1),
+        FLOATS(FILL_WEIGHTS, 0, 2, 3)),
+    MIN("ties", 1, FLOATS(FILL_TIES, 0, 3, 7, 4, 2), INTS(FILL_CONST, 1, 1),
+        FLOATS(FILL_WEIGHTS, 0, 3, 7)),
     MIN("size 1", 0, NORMAL(1, 1, 1, 2), INTS(FILL_CONST, 0, 1), CONST(1, 1, 1)),
-    MIN("many masks", 1, NORMAL(3, 64, 4, 2), INTS(FILL_CONST, 1, 1), FLOATS(FILL_WEIGHTS, 0, 3, 64)),
+    MIN("many masks", 1, NORMAL(3, 64, 4, 2), INTS(FILL_CONST, 1, 1),
+        FLOATS(FILL_WEIGHTS, 0, 3, 64)),
 };
 
 CASE_LIST(cases_losses, cases);

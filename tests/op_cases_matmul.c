@@ -1,14 +1,18 @@
 /* Cases of matrix products, convolutions and block moves. See op_cases.h. */
 #include "tests/op_cases.h"
 
-#define MATMUL(name, trans_a, trans_b, ...) \
-    {OP_MATMUL, name, {.matmul = {trans_a, trans_b}}, {__VA_ARGS__}, {{0}}}
-#define CONV(name, stride, pad, groups, ...) \
-    {OP_CONV2D, name, {.conv2d = {stride, pad, groups}}, {__VA_ARGS__}, {{0}}}
-#define TO_SPACE(name, block, ...) \
-    {OP_DEPTH_TO_SPACE, name, {.depth_to_space = {block}}, {__VA_ARGS__}, {{0}}}
-#define TO_DEPTH(name, block, ...) \
-    {OP_SPACE_TO_DEPTH, name, {.space_to_depth = {block}}, {__VA_ARGS__}, {{0}}}
+#define MATMUL(title, trans_a, trans_b, ...) \
+    {.op = OP_MATMUL, .name = title, .attr.matmul = {trans_a, trans_b}, \
+     .src = {__VA_ARGS__}}
+#define CONV(title, stride, pad, groups, ...) \
+    {.op = OP_CONV2D, .name = title, .attr.conv2d = {stride, pad, groups}, \
+     .src = {__VA_ARGS__}}
+#define TO_SPACE(title, block, ...) \
+    {.op = OP_DEPTH_TO_SPACE, .name = title, .attr.depth_to_space = {block}, \
+     .src = {__VA_ARGS__}}
+#define TO_DEPTH(title, block, ...) \
+    {.op = OP_SPACE_TO_DEPTH, .name = title, .attr.space_to_depth = {block}, \
+     .src = {__VA_ARGS__}}
 
 static const OpCase cases[] = {
     MATMUL("plain", false, false, NORMAL(5, 7), NORMAL(7, 3)),

@@ -1,20 +1,20 @@
 /* Cases of the normalisations. See op_cases.h. */
 #include "tests/op_cases.h"
 
-#define BN(name, eps, act, channels, ...)                                     \
-    {OP_BATCHNORM, name, {.batchnorm = {eps, act}},                           \
-     {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels)}, {{0}}}
-#define FROZEN(name, eps, act, channels, ...)                                 \
-    {OP_BATCHNORM_FROZEN, name, {.batchnorm_frozen = {eps, act}},             \
-     {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels), NORMAL(channels), \
-      POSITIVE(channels)}, {{0}}}
-#define LN(name, eps, act, channels, ...)                                     \
-    {OP_LAYERNORM, name, {.layernorm = {eps, act}},                           \
-     {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels)}, {{0}}}
-#define UPDATE(name, momentum, n_values, ok, n, channels)                     \
-    {OP_BN_UPDATE, name, {.bn_update = {momentum, n_values}},                 \
-     {NORMAL(n, channels), POSITIVE(n, channels), CONST(ok, 1)},              \
-     {NORMAL(channels), POSITIVE(channels), {DT_I64, DIMS0, FILL_CONST, 41}}}
+#define BN(title, eps, act, channels, ...) \
+    {.op = OP_BATCHNORM, .name = title, .attr.batchnorm = {eps, act}, \
+     .src = {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels)}}
+#define FROZEN(title, eps, act, channels, ...) \
+    {.op = OP_BATCHNORM_FROZEN, .name = title, .attr.batchnorm_frozen = {eps, act}, \
+     .src = {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels), \
+             NORMAL(channels), POSITIVE(channels)}}
+#define LN(title, eps, act, channels, ...) \
+    {.op = OP_LAYERNORM, .name = title, .attr.layernorm = {eps, act}, \
+     .src = {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels)}}
+#define UPDATE(title, momentum, n_values, ok, n, channels) \
+    {.op = OP_BN_UPDATE, .name = title, .attr.bn_update = {momentum, n_values}, \
+     .src = {NORMAL(n, channels), POSITIVE(n, channels), CONST(ok, 1)}, \
+     .dst = {NORMAL(channels), POSITIVE(channels), {DT_I64, DIMS0, FILL_CONST, 41}}}
 
 static const OpCase cases[] = {
     BN("plain", 1e-5, ACT_NONE, 7, 2, 3, 5),
@@ -26,8 +26,8 @@ static const OpCase cases[] = {
     BN("one channel", 1e-5, ACT_NONE, 1, 2, 5, 3),
     BN("many channels", 1e-5, ACT_GELU_TANH, 1100, 1, 2, 2),
     BN("many values", 1e-5, ACT_NONE, 19, 2, 31, 33),
-    {OP_BATCHNORM, "far from zero", {.batchnorm = {1e-5, ACT_NONE}},
-     {FLOATS(FILL_PX, 100, 2, 4, 4, 3), NORMAL(3), NORMAL(3)}, {{0}}},
+    {.op = OP_BATCHNORM, .name = "far from zero", .attr.batchnorm = {1e-5, ACT_NONE},
+     .src = {FLOATS(FILL_PX, 100, 2, 4, 4, 3), NORMAL(3), NORMAL(3)}},
 
     FROZEN("plain", 1e-5, ACT_NONE, 7, 2, 3, 5),
     FROZEN("relu", 1e-5, ACT_RELU, 6, 2, 3, 4),
@@ -45,11 +45,13 @@ static const OpCase cases[] = {
     LN("gelu tanh", 1e-6, ACT_GELU_TANH, 5, 4, 3),
     LN("hardswish", 1e-6, ACT_HARDSWISH, 12, 4, 3),
     LN("one channel", 1e-5, ACT_NONE, 1, 4),
-    LN("two channels", 1e-5, ACT_NONE, 2, 5),
+    {.op = OP_LAYERNORM, .name = "two channels", .attr.layernorm = {1e-5, ACT_NONE},
+     .src = {NORMAL(5, 2), NORMAL(2), NORMAL(2)}, {{0}}, .term_magnitude = 1},
     LN("long rows", 1e-6, ACT_NONE, 1280, 3),
     LN("long odd rows", 1e-6, ACT_GELU_ERF, 2051, 2),
     LN("many rows", 1e-6, ACT_NONE, 32, 1, 20, 20),
-    {OP_LAYERNORM, "one vector", {.layernorm = {1e-5, ACT_NONE}}, {NORMAL(33), NORMAL(33), NORMAL(33)}, {{0}}},
+    {.op = OP_LAYERNORM, .name = "one vector", .attr.layernorm = {1e-5, ACT_NONE},
+     .src = {NORMAL(33), NORMAL(33), NORMAL(33)}},
 
     UPDATE("one micro-batch", 0.1, 64, 1, 1, 5),
     UPDATE("three micro-batches", 0.1, 12, 1, 3, 7),

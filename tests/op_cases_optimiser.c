@@ -3,14 +3,24 @@
 
 #include "tests/op_cases.h"
 
-#define SUMSQ(name, ...) {OP_SUMSQ, name, {.sumsq = {0}}, {NORMAL(__VA_ARGS__)}, {CONST(2.5, 1)}}
-#define CLIP(name, max_norm, sumsq, loss, loss_scale)                                        \
-    {OP_CLIP, name, {.clip = {max_norm}}, {CONST(sumsq, 1), CONST(loss, 1), CONST(loss_scale, 1)}, {{0}}}
-#define STATE(step, ...) {NORMAL(__VA_ARGS__), NORMAL(__VA_ARGS__), POSITIVE(__VA_ARGS__), CONST(step, 1)}
-#define RECIPE(decay, clip) {.adamw = {0.9, 0.999, 1e-8, decay, 1, clip}}
+#define SUMSQ(title, ...) \
+    {.op = OP_SUMSQ, .name = title, .attr.sumsq = {0}, \
+     .src = {NORMAL(__VA_ARGS__)}, \
+     .dst = {CONST(2.5, 1)}}
+#define CLIP(title, max_norm, sumsq, loss, loss_scale) \
+    {.op = OP_CLIP, .name = title, .attr.clip = {max_norm}, \
+     .src = {CONST(sumsq, 1), CONST(loss, 1), CONST(loss_scale, 1)}}
+#define STATE(step, ...) \
+    {NORMAL(__VA_ARGS__), NORMAL(__VA_ARGS__), POSITIVE(__VA_ARGS__), CONST(step, 1)}
+#define ADAMW(title, decay, clip, state, ...) \
+    {.op = OP_ADAMW, .name = title, .attr.adamw = {0.9, 0.999, 1e-8, decay, 1, clip}, \
+     .src = {__VA_ARGS__}, \
+     .dst = state}
 #define RATES(ok, scale) CONST(1e-3, 1), CONST(ok, 1), CONST(scale, 1)
-#define EMA(name, decay, ok, ...) \
-    {OP_EMA, name, {.ema = {decay}}, {NORMAL(__VA_ARGS__), CONST(ok, 1)}, {NORMAL(__VA_ARGS__)}}
+#define EMA(title, decay, ok, ...) \
+    {.op = OP_EMA, .name = title, .attr.ema = {decay}, \
+     .src = {NORMAL(__VA_ARGS__), CONST(ok, 1)}, \
+     .dst = {NORMAL(__VA_ARGS__)}}
 
 static const OpCase cases[] = {
     SUMSQ("map", 3, 5, 7),
@@ -26,18 +36,20 @@ static const OpCase cases[] = {
     CLIP("lost gradient", 0, NAN, 1, 1),
     CLIP("no gradient", 1, 0, 1, 1),
 
-    {OP_ADAMW, "first step", RECIPE(0.1, 0), {NORMAL(3, 5), RATES(1, 1)},
-     {NORMAL(3, 5), CONST(0, 3, 5), CONST(0, 3, 5), CONST(0, 1)}},
-    {OP_ADAMW, "later step", RECIPE(0.1, 0), {NORMAL(3, 5), RATES(1, 0.5)}, STATE(7, 3, 5)},
-    {OP_ADAMW, "no decay", RECIPE(0, 0), {NORMAL(7), RATES(1, 1)}, STATE(2, 7)},
-    {OP_ADAMW, "clamped", RECIPE(0.1, 0.5), {SCALED(2, 33), RATES(1, 1)}, STATE(1, 33)},
-    {OP_ADAMW, "skipped", RECIPE(0.1, 0), {NORMAL(9), RATES(0, 1)}, STATE(4, 9)},
-    {OP_ADAMW, "gate open", RECIPE(0.1, 0), {NORMAL(9), RATES(1, 1), CONST(3, 1)}, STATE(4, 9)},
-    {OP_ADAMW, "gate shut", RECIPE(0.1, 0), {NORMAL(9), RATES(1, 1), CONST(0, 1)}, STATE(4, 9)},
-    {OP_ADAMW, "size 1", RECIPE(0.1, 2), {NORMAL(1), RATES(1, 1)}, STATE(4, 1)},
-    {OP_ADAMW, "long", RECIPE(0.1, 2), {NORMAL(3, 1777), RATES(1, 1)}, STATE(99, 3, 1777)},
-    {OP_ADAMW, "lower rate", {.adamw = {0.8, 0.95, 1e-6, 0.05, 0.1, 0}}, {NORMAL(21), RATES(1, 1)},
-     STATE(1000, 21)},
+    {.op = OP_ADAMW, .name = "first step", .attr.adamw = {0.9, 0.999, 1e-8, 0.1, 1, 0},
+     .src = {NORMAL(3, 5), RATES(1, 1)},
+     .dst = {NORMAL(3, 5), CONST(0, 3, 5), CONST(0, 3, 5), CONST(0, 1)}},
+    ADAMW("later step", 0.1, 0, STATE(7, 3, 5), NORMAL(3, 5), RATES(1, 0.5)),
+    ADAMW("no decay", 0, 0, STATE(2, 7), NORMAL(7), RATES(1, 1)),
+    ADAMW("clamped", 0.1, 0.5, STATE(1, 33), SCALED(2, 33), RATES(1, 1)),
+    ADAMW("skipped", 0.1, 0, STATE(4, 9), NORMAL(9), RATES(0, 1)),
+    ADAMW("gate open", 0.1, 0, STATE(4, 9), NORMAL(9), RATES(1, 1), CONST(3, 1)),
+    ADAMW("gate shut", 0.1, 0, STATE(4, 9), NORMAL(9), RATES(1, 1), CONST(0, 1)),
+    ADAMW("size 1", 0.1, 2, STATE(4, 1), NORMAL(1), RATES(1, 1)),
+    ADAMW("long", 0.1, 2, STATE(99, 3, 1777), NORMAL(3, 1777), RATES(1, 1)),
+    {.op = OP_ADAMW, .name = "lower rate", .attr.adamw = {0.8, 0.95, 1e-6, 0.05, 0.1, 0},
+     .src = {NORMAL(21), RATES(1, 1)},
+     .dst = STATE(1000, 21)},
 
     EMA("map", 0.99, 1, 3, 5),
     EMA("skipped", 0.99, 0, 3, 5),

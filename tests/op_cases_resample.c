@@ -1,17 +1,24 @@
 /* Cases of resampling and of positional codes. See op_cases.h. */
 #include "tests/op_cases.h"
 
-#define RESIZE(name, mode, h, w, ...) {OP_RESIZE, name, {.resize = {mode, h, w}}, {__VA_ARGS__}, {{0}}}
-#define BOTH(name, h, w, ...)                              \
-    RESIZE("bilinear, " name, RESIZE_BILINEAR, h, w, __VA_ARGS__), \
-    RESIZE("bicubic, " name, RESIZE_BICUBIC, h, w, __VA_ARGS__)
-#define GRID(name, h, w, ...) {OP_PE_GRID, name, {.pe_grid = {h, w}}, {__VA_ARGS__}, {{0}}}
-#define POINTS(name, frame, n, m, p, f)                                                    \
-    {OP_POINT_EMBED, name, {.point_embed = {frame}},                                       \
-     {FLOATS(FILL_PX, frame, n, m, p, 2), INTS(FILL_LABELS, 0, n, m, p), NORMAL(2, f), NORMAL(1, 2 * (f)), \
-      NORMAL(1, 2 * (f)), NORMAL(1, 2 * (f)), NORMAL(1, 2 * (f)), NORMAL(1, 2 * (f))}, {{0}}}
-#define COUNTS(name, fill, ...) \
-    {OP_PROMPT_COUNTS, name, {.prompt_counts = {0}}, {INTS(fill, 0, __VA_ARGS__)}, {CONST(3, 2)}}
+#define RESIZE(title, mode, h, w, ...) \
+    {.op = OP_RESIZE, .name = title, .attr.resize = {mode, h, w}, \
+     .src = {__VA_ARGS__}}
+#define BOTH(title, h, w, ...) \
+    RESIZE("bilinear, " title, RESIZE_BILINEAR, h, w, __VA_ARGS__), RESIZE("bicubic, " title, \
+     RESIZE_BICUBIC, h, w, __VA_ARGS__)
+#define GRID(title, h, w, ...) \
+    {.op = OP_PE_GRID, .name = title, .attr.pe_grid = {h, w}, \
+     .src = {__VA_ARGS__}}
+#define POINTS(title, frame, n, m, p, f) \
+    {.op = OP_POINT_EMBED, .name = title, .attr.point_embed = {frame}, \
+     .src = {FLOATS(FILL_PX, frame, n, m, p, 2), INTS(FILL_LABELS, 0, n, m, p), NORMAL(2, f), \
+          NORMAL(1, 2 * (f)), NORMAL(1, 2 * (f)), NORMAL(1, 2 * (f)), NORMAL(1, 2 * (f)), \
+          NORMAL(1, 2 * (f))}}
+#define COUNTS(title, fill, ...) \
+    {.op = OP_PROMPT_COUNTS, .name = title, .attr.prompt_counts = {0}, \
+     .src = {INTS(fill, 0, __VA_ARGS__)}, \
+     .dst = {CONST(3, 2)}}
 
 static const OpCase cases[] = {
     BOTH("up 4x", 12, 8, NORMAL(2, 3, 2, 5)),

@@ -4,7 +4,9 @@
 #include <criterion/criterion.h>
 #include <criterion/logging.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "autograd/exec.h"
 #include "autograd/passes.h"
