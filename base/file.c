@@ -96,10 +96,13 @@ static Status sync_folder(const FileWriter *writer)
     char *folder = file_folder(writer->path);
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     Status status = OK;
-    /* Some network file systems cannot sync a folder and say EINVAL: there is nothing more to do there. */
+    /* Some network file systems cannot sync a folder and say EINVAL: there is nothing more to do
+     * there. */
     if (fd < 0 || (writer->ops->fsync(writer->ops->context, fd) && errno != EINVAL))
-        status = status_fail(E_FILE, "%s: fsync of its folder failed: %s; the file is written, but may "
-                             "not survive a power cut", writer->path, strerror(errno));
+        status = status_fail(E_FILE,
+                             "%s: fsync of its folder failed: %s; the file is written, but may "
+                             "not survive a power cut",
+                             writer->path, strerror(errno));
     if (fd >= 0) close(fd);
     free(folder);
     return status;
@@ -134,7 +137,8 @@ Status file_replace(const FileOps *ops, const char *path, const void *data, size
     return status;
 }
 
-static Status read_stream(FILE *file, const char *path, size_t max_bytes, char **out, size_t *out_bytes)
+static Status read_stream(FILE *file, const char *path, size_t max_bytes, char **out,
+                          size_t *out_bytes)
 {
     size_t capacity = 4096, used = 0;
     char *content = mem_alloc(capacity);
@@ -150,7 +154,8 @@ static Status read_stream(FILE *file, const char *path, size_t max_bytes, char *
     Status status = OK;
     if (ferror(file)) status = status_fail(E_FILE, "%s: cannot be read: %s", path, strerror(errno));
     else if (used > max_bytes)
-        status = status_fail(E_FORMAT, "%s: larger than the %zu bytes allowed here", path, max_bytes);
+        status =
+            status_fail(E_FORMAT, "%s: larger than the %zu bytes allowed here", path, max_bytes);
     if (status != OK) {
         free(content);
         return status;

@@ -1,11 +1,12 @@
 /* Files: replaced as a whole or not at all, and read as a whole within a limit.
  *
- * Used by checkpoints/ (weights, training states), train/ (configs, run folder) and whoever writes a file
- * that must never be seen half written.
+ * Used by checkpoints/ (weights, training states), train/ (configs, run folder) and whoever writes
+ * a file that must never be seen half written.
  *
- * A FileWriter writes to "PATH.tmp" beside the file; commit makes it durable (fsync), renames it over PATH
- * and makes the rename durable (fsync of the folder). Killed at any point, PATH holds the old content or
- * the new. A left-over PATH.tmp is harmless: the next writer of PATH takes its place.
+ * A FileWriter writes to "PATH.tmp" beside the file; commit makes it durable (fsync), renames it
+ * over PATH and makes the rename durable (fsync of the folder). Killed at any point, PATH holds the
+ * old content or the new. A left-over PATH.tmp is harmless: the next writer of PATH takes its
+ * place.
  * Invariant: one writer per path at a time (in a run, rank 0).
  */
 #ifndef RETORT_BASE_FILE_H
@@ -17,8 +18,8 @@
 
 #include "base/status.h"
 
-/* The system calls that can fail late. Passed explicitly, so that a test can make the n-th one fail.
- * Each returns -1 and sets errno on failure, as its namesake does. */
+/* The system calls that can fail late. Passed explicitly, so that a test can make the n-th one
+ * fail. Each returns -1 and sets errno on failure, as its namesake does. */
 typedef struct FileOps {
     void *context; /* given to each call */
     ssize_t (*write)(void *context, int fd, const void *data, size_t n_bytes);
@@ -34,13 +35,15 @@ typedef struct FileWriter FileWriter;
  * errors  E_FILE naming path and reason; nothing is left behind */
 Status file_writer_open(const FileOps *ops, const char *path, FileWriter **out);
 
-/* file_writer_put: appends bytes. errors  E_FILE, naming the step; the writer can then only be discarded */
+/* file_writer_put: appends bytes. errors  E_FILE, naming the step; the writer can then only be
+ * discarded */
 Status file_writer_put(FileWriter *writer, const void *data, size_t n_bytes);
 
-/* file_writer_commit: makes the new content durable and visible under `path`; frees the writer in any case.
- * errors  E_FILE naming the step that failed. The old file is then untouched and the temporary removed;
- *         only if the last step (fsync of the folder) fails, the new content is in place, but a power cut
- *         may still bring the old one back */
+/* file_writer_commit: makes the new content durable and visible under `path`; frees the writer
+ * in any case.
+ * errors  E_FILE naming the step that failed. The old file is then untouched and the temporary
+ *         removed; only if the last step (fsync of the folder) fails, the new content is in
+ *         place, but a power cut may still bring the old one back */
 Status file_writer_commit(FileWriter *writer);
 void file_writer_discard(FileWriter *writer); /* removes the temporary, frees; NULL is fine */
 

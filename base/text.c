@@ -37,7 +37,8 @@ static int min3(int a, int b, int c)
     return ab < c ? ab : c;
 }
 
-/* Levenshtein's distance, one row of the table at a time; row[j] is the distance of a[..i] and b[..j]. */
+/* Levenshtein's distance, one row of the table at a time; row[j] is the distance of a[..i] and
+ * b[..j]. */
 static int edit_distance(const char *a, const char *b)
 {
     int length_a = (int)strlen(a), length_b = (int)strlen(b);

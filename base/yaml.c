@@ -1,6 +1,7 @@
 /* YAML files as a small tree. See yaml.h.
  *
- * libyaml turns the file into events; read_node turns them into nodes, one call per level of nesting.
+ * libyaml turns the file into events; read_node turns them into nodes, one call per level of
+ * nesting.
  */
 #include "base/yaml.h"
 
@@ -35,7 +36,8 @@ static Status next_event(Reader *reader, yaml_event_t *event)
         return status_fail(E_FORMAT, "%s: byte %zu: %s", reader->path, parser->problem_offset,
                            parser->problem);
     return status_fail(E_FORMAT, "%s:%zu: not valid YAML: %s", reader->path,
-                       parser->problem_mark.line + 1, parser->problem ? parser->problem : "parse error");
+                       parser->problem_mark.line + 1,
+                       parser->problem ? parser->problem : "parse error");
 }
 
 static void node_free(Yaml *node)
@@ -83,7 +85,8 @@ static Status scalar_text(const Reader *reader, const yaml_event_t *event, int l
     return OK;
 }
 
-/* What is legal YAML but not wanted in a config: names that point elsewhere, and types beside the value. */
+/* What is legal YAML but not wanted in a config: names that point elsewhere, and types beside
+ * the value. */
 static Status refuse_extras(const Reader *reader, const yaml_event_t *event, int line)
 {
     const yaml_char_t *anchor = NULL, *tag = NULL;
@@ -98,8 +101,11 @@ static Status refuse_extras(const Reader *reader, const yaml_event_t *event, int
         break;
     default: break;
     }
-    if (anchor) return status_fail(E_FORMAT, "%s:%d: anchors and aliases ('%s') are not supported here; "
-                                   "write the value out", reader->path, line, (const char *)anchor);
+    if (anchor)
+        return status_fail(E_FORMAT,
+                           "%s:%d: anchors and aliases ('%s') are not supported here; "
+                           "write the value out",
+                           reader->path, line, (const char *)anchor);
     if (tag) return status_fail(E_FORMAT, "%s:%d: tags ('%s') are not supported here; remove it",
                                 reader->path, line, (const char *)tag);
     return OK;
@@ -123,8 +129,10 @@ static Status read_key(Reader *reader, const Yaml *map, const yaml_event_t *even
     return status;
 }
 
-/* Reads one value whose first event is still to come, and appends it with `key` (taken over; NULL in lists). */
-static Status read_child(Reader *reader, Yaml *parent, const yaml_event_t *event, char *key, int depth)
+/* Reads one value whose first event is still to come, and appends it with `key` (taken over;
+ * NULL in lists). */
+static Status read_child(Reader *reader, Yaml *parent, const yaml_event_t *event, char *key,
+                         int depth)
 {
     Yaml *child = NULL;
     Status status = read_node(reader, event, depth, &child);
@@ -139,7 +147,8 @@ static Status read_child(Reader *reader, Yaml *parent, const yaml_event_t *event
 
 static Status read_items(Reader *reader, Yaml *parent, int depth)
 {
-    yaml_event_type_t end = parent->kind == YAML_MAP ? YAML_MAPPING_END_EVENT : YAML_SEQUENCE_END_EVENT;
+    yaml_event_type_t end =
+        parent->kind == YAML_MAP ? YAML_MAPPING_END_EVENT : YAML_SEQUENCE_END_EVENT;
     for (;;) {
         yaml_event_t event;
         TRY(next_event(reader, &event));
@@ -166,7 +175,8 @@ static Status read_node(Reader *reader, const yaml_event_t *start, int depth, Ya
     int line = (int)start->start_mark.line + 1;
     TRY(refuse_extras(reader, start, line));
     if (depth > MAX_DEPTH)
-        return status_fail(E_FORMAT, "%s:%d: nested deeper than %d levels", reader->path, line, MAX_DEPTH);
+        return status_fail(E_FORMAT, "%s:%d: nested deeper than %d levels", reader->path, line,
+                           MAX_DEPTH);
     YamlKind kind = start->type == YAML_MAPPING_START_EVENT    ? YAML_MAP
                     : start->type == YAML_SEQUENCE_START_EVENT ? YAML_SEQUENCE
                                                                : YAML_SCALAR;
@@ -214,7 +224,8 @@ static Status require_map(Yaml *root)
         root->kind = YAML_MAP;
         return OK;
     }
-    return status_fail(E_FORMAT, "%s:%d: the file must hold 'key: value' lines", root->path, root->line);
+    return status_fail(E_FORMAT, "%s:%d: the file must hold 'key: value' lines", root->path,
+                       root->line);
 }
 
 Status yaml_load(const char *path, Yaml **out)
@@ -276,10 +287,11 @@ static Status get_kind(Yaml *map, const char *key, YamlKind kind, Yaml **out)
 {
     if (!map) return status_fail(E_CONFIG, "%s: missing, with the map that should hold it", key);
     if (map->kind != YAML_MAP)
-        return status_fail(E_CONFIG, "%s:%d: a map with the key '%s' is needed here, not %s", map->path,
-                           map->line, key, kind_name(map->kind));
+        return status_fail(E_CONFIG, "%s:%d: a map with the key '%s' is needed here, not %s",
+                           map->path, map->line, key, kind_name(map->kind));
     Yaml *child = yaml_get(map, key);
-    if (!child) return status_fail(E_CONFIG, "%s:%d: %s: missing; add it", map->path, map->line, key);
+    if (!child)
+        return status_fail(E_CONFIG, "%s:%d: %s: missing; add it", map->path, map->line, key);
     if (child->kind != kind)
         return status_fail(E_CONFIG, "%s:%d: %s: is %s, wanted %s", child->path, child->line, key,
                            kind_name(child->kind), kind_name(kind));
@@ -287,15 +299,18 @@ static Status get_kind(Yaml *map, const char *key, YamlKind kind, Yaml **out)
     return OK;
 }
 
-static Status scalar_int(const Yaml *scalar, const char *key, int64_t min, int64_t max, int64_t *out)
+static Status scalar_int(const Yaml *scalar, const char *key, int64_t min, int64_t max,
+                         int64_t *out)
 {
     int64_t value;
     if (scalar->kind != YAML_SCALAR || !text_to_int(scalar->text, &value))
-        return status_fail(E_CONFIG, "%s:%d: %s: '%s' is not a whole number", scalar->path, scalar->line,
-                           key, scalar->kind == YAML_SCALAR ? scalar->text : kind_name(scalar->kind));
+        return status_fail(E_CONFIG, "%s:%d: %s: '%s' is not a whole number", scalar->path,
+                           scalar->line, key,
+                           scalar->kind == YAML_SCALAR ? scalar->text : kind_name(scalar->kind));
     if (value < min || value > max)
-        return status_fail(E_CONFIG, "%s:%d: %s: %lld is out of range, wanted %lld to %lld", scalar->path,
-                           scalar->line, key, (long long)value, (long long)min, (long long)max);
+        return status_fail(E_CONFIG, "%s:%d: %s: %lld is out of range, wanted %lld to %lld",
+                           scalar->path, scalar->line, key, (long long)value, (long long)min,
+                           (long long)max);
     *out = value;
     return OK;
 }
@@ -313,8 +328,8 @@ Status yaml_double(Yaml *map, const char *key, double min, double max, double *o
     double value;
     TRY(get_kind(map, key, YAML_SCALAR, &scalar));
     if (!text_to_double(scalar->text, &value))
-        return status_fail(E_CONFIG, "%s:%d: %s: '%s' is not a number", scalar->path, scalar->line, key,
-                           scalar->text);
+        return status_fail(E_CONFIG, "%s:%d: %s: '%s' is not a number", scalar->path, scalar->line,
+                           key, scalar->text);
     if (value < min || value > max)
         return status_fail(E_CONFIG, "%s:%d: %s: %g is out of range, wanted %g to %g", scalar->path,
                            scalar->line, key, value, min, max);
@@ -352,8 +367,8 @@ Status yaml_int_list(Yaml *map, const char *key, int n, int64_t min, int64_t max
     Yaml *list = NULL;
     TRY(get_kind(map, key, YAML_SEQUENCE, &list));
     if (list->n_items != n)
-        return status_fail(E_CONFIG, "%s:%d: %s: has %d values, wanted %d", list->path, list->line, key,
-                           list->n_items, n);
+        return status_fail(E_CONFIG, "%s:%d: %s: has %d values, wanted %d", list->path, list->line,
+                           key, list->n_items, n);
     for (int i = 0; i < n; i++) TRY(scalar_int(list->items[i], key, min, max, &out[i]));
     return OK;
 }
@@ -363,10 +378,11 @@ Status yaml_check_all_seen(const Yaml *node)
     for (int i = 0; i < node->n_items; i++) {
         const Yaml *child = node->items[i];
         if (node->kind == YAML_MAP && !child->seen) {
-            const char *nearest = nearest_name(child->key, node->n_asked, (const char *const *)node->asked);
+            const char *nearest =
+                nearest_name(child->key, node->n_asked, (const char *const *)node->asked);
             return status_fail(E_CONFIG, "%s:%d: unknown key '%s'%s%s%s", child->path, child->line,
-                               child->key, nearest ? "; nearest known: '" : "", nearest ? nearest : "",
-                               nearest ? "'" : "");
+                               child->key, nearest ? "; nearest known: '" : "",
+                               nearest ? nearest : "", nearest ? "'" : "");
         }
         TRY(yaml_check_all_seen(child));
     }

@@ -1,7 +1,8 @@
 /* YAML files as a small tree, read by the option table and by model configs.
  *
- * libyaml parses; this keeps maps, sequences and scalars with their line. A reader asks for keys and marks
- * them as seen, so that yaml_check_all_seen can name what nobody knows, with the nearest key that was asked.
+ * libyaml parses; this keeps maps, sequences and scalars with their line. A reader asks for keys
+ * and marks them as seen, so that yaml_check_all_seen can name what nobody knows, with the nearest
+ * key that was asked.
  */
 #ifndef RETORT_BASE_YAML_H
 #define RETORT_BASE_YAML_H
@@ -28,7 +29,8 @@ struct Yaml {
     int n_asked;
 };
 
-/* yaml_load: errors  E_FILE, E_FORMAT with file and line; anchors, tags and duplicate keys are refused. */
+/* yaml_load: errors  E_FILE, E_FORMAT with file and line; anchors, tags and duplicate keys are
+ * refused. */
 Status yaml_load(const char *path, Yaml **out);
 void yaml_destroy(Yaml *root);
 
@@ -44,7 +46,8 @@ Status yaml_text(Yaml *map, const char *key, const char **out);
 Status yaml_choice(Yaml *map, const char *key, const char *const *choices, int *out);
 Status yaml_int_list(Yaml *map, const char *key, int n, int64_t min, int64_t max, int64_t *out);
 
-/* yaml_check_all_seen: errors  E_CONFIG naming the first unseen key below `node` and the nearest known one. */
+/* yaml_check_all_seen: errors  E_CONFIG naming the first unseen key below `node` and the nearest
+ * known one. */
 Status yaml_check_all_seen(const Yaml *node);
 
 #endif

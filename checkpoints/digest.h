@@ -1,4 +1,5 @@
-/* SHA-256, from libcrypto. Used for the load line of weights and the checksum of training states. */
+/* SHA-256, from libcrypto. Used for the load line of weights and the checksum of training
+ * states. */
 #ifndef RETORT_CHECKPOINTS_DIGEST_H
 #define RETORT_CHECKPOINTS_DIGEST_H
 
@@ -12,7 +13,9 @@ typedef struct Digest Digest;
 
 Digest *digest_create(void);
 void digest_add(Digest *digest, const void *data, size_t n_bytes);
-void digest_add_string(Digest *digest, const char *text); /* with its NUL: ("ab","c") differs from ("a","bc") */
+
+/* digest_add_string: with its NUL, so that ("ab","c") differs from ("a","bc"). */
+void digest_add_string(Digest *digest, const char *text);
 
 /* digest_finish: writes the hex digest and frees the digest. */
 void digest_finish(Digest *digest, char hex[DIGEST_HEX_BYTES]);

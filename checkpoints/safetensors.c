@@ -1,8 +1,8 @@
 /* Reader of safetensors files. See safetensors.h.
  *
- * yajl streams the header into entries (begin, end, dtype, shape); check_layout then judges them together,
- * and only after that a tensor gets a pointer into the mapping. The header's JSON is at most three levels
- * deep, so a reader state and a field are enough to know where one is.
+ * yajl streams the header into entries (begin, end, dtype, shape); check_layout then judges them
+ * together, and only after that a tensor gets a pointer into the mapping. The header's JSON is at
+ * most three levels deep, so a reader state and a field are enough to know where one is.
  */
 #include "checkpoints/safetensors.h"
 
@@ -75,7 +75,8 @@ static int refuse_here(HeaderReader *reader, const char *got)
         [IN_OFFSETS] = "two whole numbers in data_offsets",
         [AT_END] = "nothing after the object",
     };
-    bool in_tensor = reader->place == IN_TENSOR || reader->place == IN_SHAPE || reader->place == IN_OFFSETS;
+    bool in_tensor =
+        reader->place == IN_TENSOR || reader->place == IN_SHAPE || reader->place == IN_OFFSETS;
     return REFUSE(reader, "%s: header%s%.100s: got %s, wanted %s", path_of(reader),
                   in_tensor ? ": tensor " : "", in_tensor ? current(reader)->name : "", got,
                   wanted[reader->place]);
@@ -83,7 +84,8 @@ static int refuse_here(HeaderReader *reader, const char *got)
 
 /* ---- yajl's callbacks ---- */
 
-/* Copies a string of the JSON; NULL (and a message) if it holds a zero byte, which a C string cannot. */
+/* Copies a string of the JSON; NULL (and a message) if it holds a zero byte, which a C string
+ * cannot. */
 static char *keep_string(HeaderReader *reader, const unsigned char *text, size_t n_bytes)
 {
     if (memchr(text, 0, n_bytes)) {
@@ -91,8 +93,8 @@ static char *keep_string(HeaderReader *reader, const unsigned char *text, size_t
                                      path_of(reader));
         return NULL;
     }
-    /* The memory is as large as the header. A decoded string is never longer than its JSON text, and the
-     * two quotes of that make room for the NUL. */
+    /* The memory is as large as the header. A decoded string is never longer than its JSON text,
+     * and the two quotes of that make room for the NUL. */
     char *copy = reader->next_string;
     memcpy(copy, text, n_bytes);
     copy[n_bytes] = '\0';
@@ -104,8 +106,10 @@ static int begin_tensor(HeaderReader *reader, const char *name)
 {
     SafeTensors *file = reader->file;
     int index = file->n_tensors++;
-    file->tensors = mem_grow(file->tensors, &reader->tensor_capacity, index + 1, sizeof *file->tensors);
-    reader->ranges = mem_grow(reader->ranges, &reader->range_capacity, index + 1, sizeof *reader->ranges);
+    file->tensors =
+        mem_grow(file->tensors, &reader->tensor_capacity, index + 1, sizeof *file->tensors);
+    reader->ranges =
+        mem_grow(reader->ranges, &reader->range_capacity, index + 1, sizeof *reader->ranges);
     file->tensors[index].name = name;
     reader->ranges[index].tensor = index;
     reader->fields = 0;
@@ -137,12 +141,14 @@ static int on_key(void *context, const unsigned char *text, size_t n_bytes)
     if (!key) return 0;
     if (reader->place == IN_TENSOR) return tensor_field(reader, key);
     if (reader->place == IN_META) {
-        file->meta = mem_grow(file->meta, &reader->meta_capacity, file->n_meta + 1, sizeof *file->meta);
+        file->meta =
+            mem_grow(file->meta, &reader->meta_capacity, file->n_meta + 1, sizeof *file->meta);
         file->meta[file->n_meta].key = key;
         return 1;
     }
     if (strcmp(key, "__metadata__")) return begin_tensor(reader, key);
-    if (reader->have_meta) return REFUSE(reader, "%s: header: __metadata__ is given twice", path_of(reader));
+    if (reader->have_meta)
+        return REFUSE(reader, "%s: header: __metadata__ is given twice", path_of(reader));
     reader->have_meta = true;
     reader->pending = 1; /* the object that follows is the metadata, not a tensor */
     return 1;
@@ -156,8 +162,8 @@ static int set_dtype(HeaderReader *reader, const char *name)
         current(reader)->tensor.dtype = (DType)dtype;
         return 1;
     }
-    return REFUSE(reader, "%s: tensor %.100s: dtype '%.40s' is not supported, wanted one of F32, F64, BF16, "
-                  "F16, I32, I64, U8", path_of(reader), current(reader)->name, name);
+    return REFUSE(reader, "%s: tensor %.100s: dtype '%.40s' is not supported, wanted one of F32, "
+                  "F64, BF16, F16, I32, I64, U8", path_of(reader), current(reader)->name, name);
 }
 
 static int on_string(void *context, const unsigned char *text, size_t n_bytes)
@@ -189,7 +195,8 @@ static int on_number(void *context, const char *text, size_t n_bytes)
 {
     HeaderReader *reader = context;
     int64_t value;
-    if (reader->place != IN_SHAPE && reader->place != IN_OFFSETS) return refuse_here(reader, "a number");
+    if (reader->place != IN_SHAPE && reader->place != IN_OFFSETS)
+        return refuse_here(reader, "a number");
     if (!parse_size(text, n_bytes, &value))
         return refuse_here(reader, "a number that is negative, a fraction or too large");
     if (reader->place == IN_OFFSETS) {
@@ -209,7 +216,8 @@ static int on_number(void *context, const char *text, size_t n_bytes)
 static int on_map_start(void *context)
 {
     HeaderReader *reader = context;
-    if (reader->place != AT_START && reader->place != IN_ROOT) return refuse_here(reader, "an object");
+    if (reader->place != AT_START && reader->place != IN_ROOT)
+        return refuse_here(reader, "an object");
     reader->place = reader->place == AT_START ? IN_ROOT : reader->pending ? IN_META : IN_TENSOR;
     reader->pending = 0;
     return 1;
@@ -219,7 +227,8 @@ static int on_map_end(void *context)
 {
     HeaderReader *reader = context;
     if (reader->place == IN_TENSOR && reader->fields != HAS_ALL)
-        return REFUSE(reader, "%s: header: tensor %.100s: has no %s", path_of(reader), current(reader)->name,
+        return REFUSE(reader, "%s: header: tensor %.100s: has no %s", path_of(reader),
+                      current(reader)->name,
                       !(reader->fields & HAS_DTYPE)   ? "dtype"
                       : !(reader->fields & HAS_SHAPE) ? "shape"
                                                       : "data_offsets");
@@ -230,7 +239,8 @@ static int on_map_end(void *context)
 static int on_list_start(void *context)
 {
     HeaderReader *reader = context;
-    bool wanted = reader->place == IN_TENSOR && (reader->pending == HAS_SHAPE || reader->pending == HAS_OFFSETS);
+    bool wanted = reader->place == IN_TENSOR &&
+                  (reader->pending == HAS_SHAPE || reader->pending == HAS_OFFSETS);
     if (!wanted) return refuse_here(reader, "a list");
     reader->place = reader->pending == HAS_SHAPE ? IN_SHAPE : IN_OFFSETS;
     reader->pending = 0;
@@ -248,12 +258,21 @@ static int on_list_end(void *context)
 
 static int on_null(void *context) { return refuse_here(context, "null"); }
 
-static int on_boolean(void *context, int value) { return refuse_here(context, value ? "true" : "false"); }
+static int on_boolean(void *context, int value)
+{
+    return refuse_here(context, value ? "true" : "false");
+}
 
 static const yajl_callbacks callbacks = {
-    .yajl_null = on_null, .yajl_boolean = on_boolean, .yajl_number = on_number, .yajl_string = on_string,
-    .yajl_start_map = on_map_start, .yajl_map_key = on_key, .yajl_end_map = on_map_end,
-    .yajl_start_array = on_list_start, .yajl_end_array = on_list_end,
+    .yajl_null = on_null,
+    .yajl_boolean = on_boolean,
+    .yajl_number = on_number,
+    .yajl_string = on_string,
+    .yajl_start_map = on_map_start,
+    .yajl_map_key = on_key,
+    .yajl_end_map = on_map_end,
+    .yajl_start_array = on_list_start,
+    .yajl_end_array = on_list_end,
 };
 
 static Status parse_header(HeaderReader *reader, const unsigned char *json, size_t n_bytes)
@@ -286,7 +305,8 @@ static Status check_unique(const SafeTensors *file, const char **names, int n, c
     qsort(names, (size_t)n, sizeof *names, compare_strings);
     for (int i = 1; i < n; i++)
         if (!strcmp(names[i - 1], names[i]))
-            return status_fail(E_FORMAT, "%s: header: %s '%.100s' is given twice", file->path, what, names[i]);
+            return status_fail(E_FORMAT, "%s: header: %s '%.100s' is given twice", file->path, what,
+                               names[i]);
     return OK;
 }
 
@@ -316,15 +336,19 @@ static Status check_size(const SafeTensors *file, const NamedTensor *entry, cons
     for (int i = 0; i < entry->tensor.shape.rank; i++)
         overflow |= __builtin_mul_overflow(bytes, entry->tensor.shape.dim[i], &bytes);
     if (overflow)
-        return status_fail(E_FORMAT, "%s: tensor %.100s: its shape is too large", file->path, entry->name);
+        return status_fail(E_FORMAT, "%s: tensor %.100s: its shape is too large", file->path,
+                           entry->name);
     if (range->end < range->begin || range->end - range->begin != bytes)
-        return status_fail(E_FORMAT, "%s: tensor %.100s: data_offsets %lld to %lld, but dtype and shape need "
-                           "%lld bytes", file->path, entry->name, (long long)range->begin,
-                           (long long)range->end, (long long)bytes);
+        return status_fail(E_FORMAT,
+                           "%s: tensor %.100s: data_offsets %lld to %lld, but dtype and shape need "
+                           "%lld bytes",
+                           file->path, entry->name, (long long)range->begin, (long long)range->end,
+                           (long long)bytes);
     return OK;
 }
 
-/* Ranges must tile 0..data_bytes. Leaves `ranges` sorted by place; `tensor` still says whose each one is. */
+/* Ranges must tile 0..data_bytes. Leaves `ranges` sorted by place; `tensor` still says whose
+ * each one is. */
 static Status check_layout(const SafeTensors *file, Range *ranges, int64_t data_bytes)
 {
     int64_t position = 0;
@@ -332,15 +356,18 @@ static Status check_layout(const SafeTensors *file, Range *ranges, int64_t data_
     if (file->n_tensors) qsort(ranges, (size_t)file->n_tensors, sizeof *ranges, compare_ranges);
     for (int i = 0; i < file->n_tensors; i++) {
         if (ranges[i].begin != position)
-            return status_fail(E_FORMAT, "%s: tensor %.100s: its data starts at %lld, wanted %lld (data "
-                               "must neither overlap nor leave holes)", file->path,
-                               file->tensors[ranges[i].tensor].name, (long long)ranges[i].begin,
-                               (long long)position);
+            return status_fail(E_FORMAT,
+                               "%s: tensor %.100s: its data starts at %lld, wanted %lld (data "
+                               "must neither overlap nor leave holes)",
+                               file->path, file->tensors[ranges[i].tensor].name,
+                               (long long)ranges[i].begin, (long long)position);
         position = ranges[i].end;
     }
     if (position != data_bytes)
-        return status_fail(E_FORMAT, "%s: the header describes %lld bytes of data, the file holds %lld; it "
-                           "is cut short or damaged", file->path, (long long)position, (long long)data_bytes);
+        return status_fail(E_FORMAT,
+                           "%s: the header describes %lld bytes of data, the file holds %lld; it "
+                           "is cut short or damaged",
+                           file->path, (long long)position, (long long)data_bytes);
     return OK;
 }
 
@@ -370,8 +397,8 @@ static Status map_file(SafeTensors *file)
     if (fstat(fd, &info)) status = status_fail(E_FILE, "%s: %s", file->path, strerror(errno));
     else if (!S_ISREG(info.st_mode)) status = status_fail(E_FILE, "%s: is not a file", file->path);
     else if (info.st_size < LENGTH_BYTES)
-        status = status_fail(E_FORMAT, "%s: %lld bytes is too short for a safetensors file", file->path,
-                             (long long)info.st_size);
+        status = status_fail(E_FORMAT, "%s: %lld bytes is too short for a safetensors file",
+                             file->path, (long long)info.st_size);
     if (status == OK) {
         file->mapping_bytes = (size_t)info.st_size;
         file->mapping = mmap(NULL, file->mapping_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
@@ -389,10 +416,14 @@ static Status find_header(const SafeTensors *file, size_t *header_bytes)
     uint64_t length;
     memcpy(&length, file->mapping, LENGTH_BYTES);
     if (length > MAX_HEADER_BYTES)
-        return status_fail(E_FORMAT, "%s: header of %llu bytes, at most %d are allowed; is this a safetensors "
-                           "file?", file->path, (unsigned long long)length, MAX_HEADER_BYTES);
+        return status_fail(
+            E_FORMAT,
+            "%s: header of %llu bytes, at most %d are allowed; is this a safetensors "
+            "file?",
+            file->path, (unsigned long long)length, MAX_HEADER_BYTES);
     if (length > file->mapping_bytes - LENGTH_BYTES)
-        return status_fail(E_FORMAT, "%s: header of %llu bytes in a file of %zu; it is cut short or damaged",
+        return status_fail(E_FORMAT,
+                           "%s: header of %llu bytes in a file of %zu; it is cut short or damaged",
                            file->path, (unsigned long long)length, file->mapping_bytes);
     if (length == 0 || ((const char *)file->mapping)[LENGTH_BYTES] != '{')
         return status_fail(E_FORMAT, "%s: header: does not start with '{'", file->path);
@@ -411,7 +442,8 @@ static Status read_header(SafeTensors *file)
     Status status = parse_header(&reader, json, header_bytes);
     if (status == OK) status = check_names(file);
     if (status == OK) status = check_layout(file, reader.ranges, data_bytes);
-    if (status == OK) bind_tensors(file, reader.ranges, (char *)file->mapping + LENGTH_BYTES + header_bytes);
+    if (status == OK)
+        bind_tensors(file, reader.ranges, (char *)file->mapping + LENGTH_BYTES + header_bytes);
     free(reader.ranges);
     return status;
 }

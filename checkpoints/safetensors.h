@@ -1,11 +1,12 @@
 /* safetensors files: named tensors with dtype and shape, read in place, written atomically.
  *
- * Knows tensors as name + dtype + shape + bytes only. Used by train/ for weights, training states and trace.
+ * Knows tensors as name + dtype + shape + bytes only. Used by train/ for weights, training states
+ * and trace.
  *
  * Format: u64 little-endian header length, JSON header {"NAME":{"dtype","shape","data_offsets"},
- * "__metadata__":{string:string}}, then the data. Header at most 100 MB; offsets tile the data area without
- * holes or overlaps; all of it is checked before anything is trusted. A file must not be rewritten in place
- * while it is open here (nobody does: files are replaced).
+ * "__metadata__":{string:string}}, then the data. Header at most 100 MB; offsets tile the data area
+ * without holes or overlaps; all of it is checked before anything is trusted. A file must not be
+ * rewritten in place while it is open here (nobody does: files are replaced).
  * source  the safetensors format description, version 0.4
  */
 #ifndef RETORT_CHECKPOINTS_SAFETENSORS_H
@@ -44,15 +45,16 @@ void safetensors_close(SafeTensors *file);
 const Tensor *safetensors_find(const SafeTensors *file, const char *name); /* NULL if absent */
 const char *safetensors_meta(const SafeTensors *file, const char *key);    /* NULL if absent */
 
-/* safetensors_write: replaces `path` (base/file.h) by a file with these tensors and strings.
- * The header keeps the caller's order; the data lies by falling size of its element, so that every tensor
- * is aligned.
- * errors  E_FILE naming the step that failed, the old file is then untouched; E_FORMAT if a name is not
- *         UTF-8 or given twice; E_UNSUPPORTED for a tensor without dtype */
+/* safetensors_write: replaces `path` (base/file.h) by a file with these tensors and strings. The
+ * header keeps the caller's order; the data lies by falling size of its element, so that every
+ * tensor is aligned.
+ * errors  E_FILE naming the step that failed, the old file is then untouched; E_FORMAT if a name
+ *         is not UTF-8 or given twice; E_UNSUPPORTED for a tensor without dtype */
 Status safetensors_write(const char *path, int n_tensors, const NamedTensor *tensors, int n_meta,
                          const MetaPair *meta);
 
-/* safetensors_write_with: the same through the caller's system calls, which may fail when a test wants it. */
+/* safetensors_write_with: the same through the caller's system calls, which may fail when a test
+ * wants it. */
 Status safetensors_write_with(const FileOps *ops, const char *path, int n_tensors,
                               const NamedTensor *tensors, int n_meta, const MetaPair *meta);
 

@@ -1,7 +1,8 @@
 /* Writer of safetensors files. See safetensors.h.
  *
- * Rule: data lies by falling element size, and the header is padded to 8 bytes, so every tensor is aligned
- * for its dtype in a mapped file. (Readers that take views of the mapping, PyTorch's among them, need that.)
+ * Rule: data lies by falling element size, and the header is padded to 8 bytes, so every tensor is
+ * aligned for its dtype in a mapped file. (Readers that take views of the mapping, PyTorch's among
+ * them, need that.)
  */
 #include <yajl/yajl_gen.h>
 
@@ -34,7 +35,8 @@ static bool gen_meta(yajl_gen gen, int n, const MetaPair *meta)
 {
     bool good = gen_string(gen, "__metadata__");
     yajl_gen_map_open(gen);
-    for (int i = 0; i < n; i++) good = good && gen_string(gen, meta[i].key) && gen_string(gen, meta[i].value);
+    for (int i = 0; i < n; i++)
+        good = good && gen_string(gen, meta[i].key) && gen_string(gen, meta[i].value);
     yajl_gen_map_close(gen);
     return good;
 }
@@ -68,7 +70,8 @@ static Status gen_header(yajl_gen gen, const char *path, int n, const NamedTenso
         return status_fail(E_FORMAT, "%s: cannot be written: a metadata string is not UTF-8", path);
     for (int i = 0; i < n; i++)
         if (!gen_tensor(gen, &tensors[i], begin[i]))
-            return status_fail(E_FORMAT, "%s: cannot be written: name of tensor %d is not UTF-8", path, i);
+            return status_fail(E_FORMAT, "%s: cannot be written: name of tensor %d is not UTF-8",
+                               path, i);
     yajl_gen_map_close(gen);
     return OK;
 }
@@ -92,8 +95,8 @@ static Status put_header(FileWriter *writer, const char *path, int n, const Name
     return status;
 }
 
-static Status put_all(FileWriter *writer, const char *path, int n, const NamedTensor *tensors, int n_meta,
-                      const MetaPair *meta)
+static Status put_all(FileWriter *writer, const char *path, int n, const NamedTensor *tensors,
+                      int n_meta, const MetaPair *meta)
 {
     int *order = data_order(n, tensors);
     int64_t *begin = mem_alloc((size_t)n * sizeof *begin), position = 0;
@@ -123,12 +126,14 @@ static Status check_tensors(const char *path, int n, const NamedTensor *tensors)
     for (int i = 0; i < n && status == OK; i++) {
         names[i] = tensors[i].name;
         if (tensors[i].tensor.dtype == DT_NONE)
-            status = status_fail(E_UNSUPPORTED, "%s: cannot be written: tensor %s has no dtype", path, names[i]);
+            status = status_fail(E_UNSUPPORTED, "%s: cannot be written: tensor %s has no dtype",
+                                 path, names[i]);
     }
     if (status == OK) qsort(names, (size_t)n, sizeof *names, compare_names);
     for (int i = 1; i < n && status == OK; i++)
         if (!strcmp(names[i - 1], names[i]))
-            status = status_fail(E_FORMAT, "%s: cannot be written: two tensors are named %s", path, names[i]);
+            status = status_fail(E_FORMAT, "%s: cannot be written: two tensors are named %s", path,
+                                 names[i]);
     free(names);
     return status;
 }

@@ -41,9 +41,10 @@ static void meta_of_header(const StateHeader *header, MetaText *meta)
     snprintf(meta_slot(meta, "config_sha256"), MAX_VALUE_BYTES, "%s", header->config_sha256);
 }
 
-/* The digest of everything but itself, in the header's order, with the lengths implied by NULs and shapes. */
-static void content_digest(int n_tensors, const NamedTensor *tensors, int n_meta, const MetaPair *meta,
-                           char hex[DIGEST_HEX_BYTES])
+/* The digest of everything but itself, in the header's order, with the lengths implied by NULs
+ * and shapes. */
+static void content_digest(int n_tensors, const NamedTensor *tensors, int n_meta,
+                           const MetaPair *meta, char hex[DIGEST_HEX_BYTES])
 {
     char shape[SHAPE_MAX_RANK * 24];
     Digest *digest = digest_create();
@@ -87,7 +88,8 @@ static Status read_number(const SafeTensors *file, const char *key, int64_t max,
     const char *text;
     TRY(read_text(file, key, &text));
     if (!text_to_int(text, out) || *out < 0 || *out > max)
-        return status_fail(E_FORMAT, "%s: metadata '%s': got '%.40s', wanted a number of 0 to %" PRId64,
+        return status_fail(E_FORMAT,
+                           "%s: metadata '%s': got '%.40s', wanted a number of 0 to %" PRId64,
                            file->path, key, text, max);
     return OK;
 }
@@ -106,12 +108,14 @@ static Status check_format(const SafeTensors *file)
 {
     const char *format = safetensors_meta(file, "format"), *version;
     if (!format || strcmp(format, STATE_FORMAT))
-        return status_fail(E_FORMAT, "%s: is not a training state (metadata 'format' is '%.40s', wanted '%s')",
-                           file->path, format ? format : "missing", STATE_FORMAT);
+        return status_fail(
+            E_FORMAT, "%s: is not a training state (metadata 'format' is '%.40s', wanted '%s')",
+            file->path, format ? format : "missing", STATE_FORMAT);
     TRY(read_text(file, "version", &version));
     int64_t number;
     if (!text_to_int(version, &number) || number != STATE_VERSION)
-        return status_fail(E_FORMAT, "%s: is a training state of version '%.40s', this program reads %d",
+        return status_fail(E_FORMAT,
+                           "%s: is a training state of version '%.40s', this program reads %d",
                            file->path, version, STATE_VERSION);
     return OK;
 }
@@ -123,8 +127,10 @@ static Status check_content(const SafeTensors *file)
     TRY(read_text(file, CHECKSUM_KEY, &wanted));
     content_digest(file->n_tensors, file->tensors, file->n_meta, file->meta, got);
     if (!strcmp(got, wanted)) return OK;
-    return status_fail(E_FORMAT, "%s: is damaged: its content has sha256 %.12s..., written was %.12s...; use "
-                       "an older state", file->path, got, wanted);
+    return status_fail(E_FORMAT,
+                       "%s: is damaged: its content has sha256 %.12s..., written was %.12s...; use "
+                       "an older state",
+                       file->path, got, wanted);
 }
 
 static Status read_header(const SafeTensors *file, StateHeader *header)

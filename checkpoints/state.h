@@ -1,13 +1,14 @@
-/* Training states: everything a run needs to go on as if it had never stopped, in one safetensors file.
+/* Training states: everything a run needs to go on as if it had never stopped, in one safetensors
+ * file.
  *
- * Tensors, in the caller's order: the weights under PyTorch's names, shapes and order (so the file is also
- * a weights file), then the optimiser's entries, named exp_avg.NAME, exp_avg_sq.NAME, step.NAME, ema.NAME,
- * and whatever else the caller keeps (loss scale). Known here as NamedTensor only; train/ fills and reads
- * them. The run's other facts are strings in the metadata.
+ * Tensors, in the caller's order: the weights under PyTorch's names, shapes and order (so the file
+ * is also a weights file), then the optimiser's entries, named exp_avg.NAME, exp_avg_sq.NAME,
+ * step.NAME, ema.NAME, and whatever else the caller keeps (loss scale). Known here as NamedTensor
+ * only; train/ fills and reads them. The run's other facts are strings in the metadata.
  *
  * Invariants
- *  1. The metadata's "sha256" covers every name, dtype, shape, byte and metadata string of the file, so a
- *     state is read exactly as it was written or not at all.
+ *  1. The metadata's "sha256" covers every name, dtype, shape, byte and metadata string of the
+ *     file, so a state is read exactly as it was written or not at all.
  *  2. Written through base/file: an interrupted write leaves the previous state.
  */
 #ifndef RETORT_CHECKPOINTS_STATE_H
@@ -37,7 +38,8 @@ Status state_write(const FileOps *ops, const char *path, const StateHeader *head
                    const NamedTensor *tensors);
 
 /* state_open: maps and verifies a state.
- * errors  E_FILE; E_FORMAT if it is no state, of another version, or its content is not what was written */
+ * errors  E_FILE; E_FORMAT if it is no state, of another version, or its content is not what was
+ *         written */
 Status state_open(const char *path, State **out);
 void state_close(State *state);
 

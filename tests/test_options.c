@@ -1,5 +1,5 @@
-/* The option table: what is merged in which order, what is refused and how, and that the resolved config
- * gives the same options again.
+/* The option table: what is merged in which order, what is refused and how, and that the resolved
+ * config gives the same options again.
  */
 #include <criterion/criterion.h>
 
@@ -30,16 +30,22 @@ static Options load(const char *path, int n, char *const *overrides)
     return options;
 }
 
-#define OVERRIDES(...) (int)(sizeof((char *[]){__VA_ARGS__}) / sizeof(char *)), (char *[]){__VA_ARGS__}
+#define OVERRIDES(...) \
+    (int)(sizeof((char *[]){__VA_ARGS__}) / sizeof(char *)), (char *[]) { __VA_ARGS__ }
 
 static void refused(const char *path, int n, char *const *overrides, const char *message)
 {
     Options options;
-    cr_expect_eq(options_load(path, n, overrides, &options), E_CONFIG, "accepted; wanted: %s", message);
-    cr_expect_not_null(strstr(status_message(), message), "said: %s\nwanted: %s", status_message(), message);
+    cr_expect_eq(options_load(path, n, overrides, &options), E_CONFIG, "accepted; wanted: %s",
+                 message);
+    cr_expect_not_null(strstr(status_message(), message), "said: %s\nwanted: %s", status_message(),
+                       message);
 }
 
-static void override_refused(char *override, const char *message) { refused(NULL, 1, &override, message); }
+static void override_refused(char *override, const char *message)
+{
+    refused(NULL, 1, &override, message);
+}
 
 /* ---- defaults ---- */
 
@@ -51,7 +57,7 @@ Test(options, defaults_are_valid_and_typed)
     cr_assert_eq(options.optim_eps, 1e-8);
     cr_assert_eq(options.loss_unpadded_only, false);
     cr_assert_eq(options.optim_schedule, OPT_SCHEDULE_COSINE);
-    cr_assert_eq(options.run_precision, OPT_PRECISION_AUTO);
+    cr_assert_eq(options.run_precision, OPT_PRECISION_F32);
     cr_assert_str_eq(options.init_weights, "");
     cr_assert_eq(options.optim_no_decay.n, 2);
     cr_assert_str_eq(options.optim_no_decay.items[1], "bias");
@@ -69,7 +75,8 @@ Test(options, rows_are_consistent)
         cr_expect_eq(row->type == TYPE_CHOICE, row->choices != NULL, "%s", row->key);
         cr_expect(*row->help, "%s has no help", row->key);
         for (const char *c = row->key; *c; c++)
-            cr_expect(*c == '.' || *c == '_' || (*c >= 'a' && *c <= 'z') || (*c >= '0' && *c <= '9'));
+            cr_expect(*c == '.' || *c == '_' || (*c >= 'a' && *c <= 'z') ||
+                      (*c >= '0' && *c <= '9'));
     }
 }
 
@@ -137,13 +144,16 @@ Test(options, unknown_keys_get_the_nearest_known_one)
     override_refused("--optm.weight_decay=1", "nearest known: 'optim.weight_decay'");
     override_refused("-optim.lr=1", "wanted --KEY=VALUE");
     override_refused("--optim.lr", "wanted --KEY=VALUE");
-    refused(config("a.yaml", "seed: 1\nlos:\n  kind: focal\n"), 0, NULL, "a.yaml:3: unknown option 'los.kind'");
-    refused(config("b.yaml", "optim.lr: 1\n"), 0, NULL, "b.yaml:1: write 'optim.lr' as nested keys");
+    refused(config("a.yaml", "seed: 1\nlos:\n  kind: focal\n"), 0, NULL,
+            "a.yaml:3: unknown option 'los.kind'");
+    refused(config("b.yaml", "optim.lr: 1\n"), 0, NULL,
+            "b.yaml:1: write 'optim.lr' as nested keys");
     refused(config("c.yaml", "optim: 1\n"), 0, NULL, "c.yaml:1: unknown option 'optim'");
     refused(config("d.yaml", "seed: {x: 1}\n"), 0, NULL, "unknown option 'seed.x'");
     refused(config("e.yaml", "seed: [1]\n"), 0, NULL, "is a list, wanted a single value");
     refused(config("f.yaml", "optim:\n  freeze: [\"a,b\"]\n"), 0, NULL, "without commas");
-    refused(config("g.yaml", "optim:\n  lr: fast\n"), 0, NULL, "g.yaml:2: optim.lr: 'fast' is not a number");
+    refused(config("g.yaml", "optim:\n  lr: fast\n"), 0, NULL,
+            "g.yaml:2: optim.lr: 'fast' is not a number");
 }
 
 /* ---- order ---- */
@@ -153,7 +163,8 @@ Test(options, later_wins_over_earlier)
     set_up("options_order");
     config("root.yaml", "optim: {lr: 1e-1, eps: 1e-1, beta1: 0.1, beta2: 0.1}\n");
     config("base.yaml", "base: root.yaml\noptim: {lr: 1e-2, eps: 1e-2, beta1: 0.2}\n");
-    const char *path = config("run.yaml", "optim: {lr: 1e-3, eps: 1e-3, freeze: [x.*, y]}\nbase: base.yaml\n");
+    const char *path =
+        config("run.yaml", "optim: {lr: 1e-3, eps: 1e-3, freeze: [x.*, y]}\nbase: base.yaml\n");
     Options options = load(path, OVERRIDES("--optim.lr=1e-4", "--optim.lr=1e-5"));
     cr_assert_eq(options.optim_lr, 1e-5);    /* the last override */
     cr_assert_eq(options.optim_eps, 1e-3);   /* the config, wherever its `base` stands */
@@ -213,9 +224,10 @@ Test(options, resolved_config_gives_the_same_options)
     set_up("options_resolved");
     char path[320], first[DIGEST_HEX_BYTES], second[DIGEST_HEX_BYTES];
     snprintf(path, sizeof path, "%s/resolved.yaml", folder);
-    Options options = load(NULL, OVERRIDES("--train.preset=released-code", "--optim.lr_scale=a.*=0.1,b=2",
-                                           "--data.root=a \"b\" \\ #c: d\n\x01", "--optim.no_decay=",
-                                           "--run.memory_budget=1.5GiB", "--seed=9007199254740991"));
+    Options options =
+        load(NULL, OVERRIDES("--train.preset=released-code", "--optim.lr_scale=a.*=0.1,b=2",
+                             "--data.root=a \"b\" \\ #c: d\n\x01", "--optim.no_decay=",
+                             "--run.memory_budget=1.5GiB", "--seed=9007199254740991"));
     cr_assert_eq(options_write(&file_ops_system, &options, path), OK, "%s", status_message());
     Options again = load(path, 0, NULL);
     cr_assert_str_eq(again.data_root, options.data_root);
@@ -237,6 +249,17 @@ Test(options, resolved_config_gives_the_same_options)
     cr_assert_str_neq(first, second);
     free(lines);
     options_free(&again);
+    options_free(&options);
+}
+
+Test(options, a_run_can_pin_what_it_chose)
+{
+    Options options = load(NULL, 0, NULL);
+    cr_assert_eq(options_set(&options, OPTION_run_mask_chunk, "8"), OK);
+    cr_assert_eq(options.run_mask_chunk, 8);
+    cr_assert_str_eq(options.text[OPTION_run_mask_chunk], "8");
+    cr_assert_eq(options_set(&options, OPTION_run_mask_chunk, "-1"), E_CONFIG);
+    cr_assert_str_eq(options.text[OPTION_run_mask_chunk], "8");
     options_free(&options);
 }
 

@@ -24,12 +24,18 @@ Test(rng, known_answers)
 
 Test(rng, every_part_of_the_key_matters)
 {
-    RngKey keys[] = {{1, RNG_TEST, 1, 1}, {2, RNG_TEST, 1, 1}, {1, RNG_FLIP, 1, 1}, {1, RNG_TEST, 2, 1},
-                     {1, RNG_TEST, 1, 2}, {1, RNG_TEST, 1, 1 + (1ull << 32)}, {1 + (1ull << 32), RNG_TEST, 1, 1}};
+    RngKey keys[] = {{1, RNG_TEST, 1, 1},
+                     {2, RNG_TEST, 1, 1},
+                     {1, RNG_FLIP, 1, 1},
+                     {1, RNG_TEST, 2, 1},
+                     {1, RNG_TEST, 1, 2},
+                     {1, RNG_TEST, 1, 1 + (1ull << 32)},
+                     {1 + (1ull << 32), RNG_TEST, 1, 1}};
     enum { N = sizeof keys / sizeof *keys };
     for (int i = 0; i < N; i++) {
         cr_expect_neq(rng_u64(keys[i], 0), rng_u64(keys[i], 1));
-        for (int k = 0; k < i; k++) cr_expect_neq(rng_u64(keys[i], 0), rng_u64(keys[k], 0), "%d %d", i, k);
+        for (int k = 0; k < i; k++)
+            cr_expect_neq(rng_u64(keys[i], 0), rng_u64(keys[k], 0), "%d %d", i, k);
     }
 }
 
@@ -50,9 +56,11 @@ Test(rng, uniform_draws_are_uniform)
         product += (u - 0.5) * (previous - 0.5);
         previous = u;
     }
-    for (int i = 0; i < BINS; i++) chi2 += pow(count[i] - (double)N_DRAWS / BINS, 2) * BINS / N_DRAWS;
+    for (int i = 0; i < BINS; i++)
+        chi2 += pow(count[i] - (double)N_DRAWS / BINS, 2) * BINS / N_DRAWS;
     cr_expect_lt(fabs(sum / N_DRAWS - 0.5), 5 * sqrt(1.0 / 12 / N_DRAWS));
-    cr_expect_lt(fabs(product / N_DRAWS), 5 * sqrt(1.0 / 144 / N_DRAWS)); /* neighbours are unrelated */
+    cr_expect_lt(fabs(product / N_DRAWS),
+                 5 * sqrt(1.0 / 144 / N_DRAWS)); /* neighbours are unrelated */
     cr_expect_lt(fabs(chi2 - (BINS - 1)), 5 * sqrt(2.0 * (BINS - 1)));
 }
 
@@ -75,7 +83,8 @@ Test(rng, below_stays_below_and_reaches_all)
         cr_assert_lt(value, 10);
         count[value]++;
     }
-    for (int i = 0; i < 10; i++) cr_expect_lt(abs(count[i] - N_DRAWS / 10), 5 * sqrt(N_DRAWS * 0.09));
+    for (int i = 0; i < 10; i++)
+        cr_expect_lt(abs(count[i] - N_DRAWS / 10), 5 * sqrt(N_DRAWS * 0.09));
     cr_expect_eq(rng_below(test_key, 0, 1), 0);
 }
 
@@ -109,7 +118,8 @@ Test(rng, permutations_of_epochs_differ_and_favour_no_place)
     }
     for (int i = 0; i < N; i++) chi2 += pow(first[i] - (double)EPOCHS / N, 2) * N / EPOCHS;
     cr_expect_lt(fabs(chi2 - (N - 1)), 5 * sqrt(2.0 * (N - 1)));
-    cr_expect_lt(fabs((double)fixed / EPOCHS - 1), 5 * sqrt(1.0 / EPOCHS)); /* one fixed point on average */
+    cr_expect_lt(fabs((double)fixed / EPOCHS - 1),
+                 5 * sqrt(1.0 / EPOCHS)); /* one fixed point on average */
 }
 
 Test(rng, name_hash_is_fnv1a)
@@ -128,7 +138,8 @@ typedef struct Half {
     int mantissa_bits, bias;
 } Half;
 
-static const Half halves[] = {{"f16", f16_from_f32, f16_to_f32, 10, 15}, {"bf16", bf16_from_f32, bf16_to_f32, 7, 127}};
+static const Half halves[] = {{"f16", f16_from_f32, f16_to_f32, 10, 15},
+                              {"bf16", bf16_from_f32, bf16_to_f32, 7, 127}};
 
 /* The value of a bit pattern, from the definition of IEEE 754. */
 static double value_of(const Half *half, uint16_t bits)
@@ -138,7 +149,8 @@ static double value_of(const Half *half, uint16_t bits)
     double sign = bits & 0x8000 ? -1 : 1;
     if (exponent == 2 * half->bias + 1) return mantissa ? NAN : sign * INFINITY;
     if (exponent == 0) return sign * ldexp(mantissa, 1 - half->bias - half->mantissa_bits);
-    return sign * ldexp(mantissa + (1 << half->mantissa_bits), exponent - half->bias - half->mantissa_bits);
+    return sign * ldexp(mantissa + (1 << half->mantissa_bits),
+                        exponent - half->bias - half->mantissa_bits);
 }
 
 Test(half, every_pattern_has_its_value_and_comes_back)
@@ -157,20 +169,24 @@ Test(half, every_pattern_has_its_value_and_comes_back)
         }
 }
 
-/* Between each pair of neighbours: the middle goes to the even one, anything off it to the nearer one. */
+/* Between each pair of neighbours: the middle goes to the even one, anything off it to the
+ * nearer one. */
 Test(half, rounds_to_nearest_even)
 {
     for (int k = 0; k < 2; k++) {
         const Half *half = &halves[k];
-        int largest = ((2 * half->bias + 1) << half->mantissa_bits) - 1; /* of the finite patterns */
+        int largest =
+            ((2 * half->bias + 1) << half->mantissa_bits) - 1; /* of the finite patterns */
         for (int bits = 0; bits < largest; bits++) {
-            double low = value_of(half, (uint16_t)bits), high = value_of(half, (uint16_t)(bits + 1));
+            double low = value_of(half, (uint16_t)bits),
+                   high = value_of(half, (uint16_t)(bits + 1));
             float middle = (float)((low + high) / 2); /* exact: float has more bits */
             int even = bits & 1 ? bits + 1 : bits;
             cr_assert_eq(half->from(middle), even, "%s %04x", half->name, bits);
             cr_assert_eq(half->from(-middle), even | 0x8000, "%s -%04x", half->name, bits);
             cr_assert_eq(half->from(nextafterf(middle, 0)), bits, "%s %04x", half->name, bits);
-            cr_assert_eq(half->from(nextafterf(middle, INFINITY)), bits + 1, "%s %04x", half->name, bits);
+            cr_assert_eq(half->from(nextafterf(middle, INFINITY)), bits + 1, "%s %04x", half->name,
+                         bits);
         }
         double step = value_of(half, (uint16_t)largest) - value_of(half, (uint16_t)(largest - 1));
         double limit = value_of(half, (uint16_t)largest) + step / 2; /* from here on: infinity */
@@ -191,9 +207,11 @@ Test(half, tensors_are_converted_through_any_pair)
             tensor_convert(second, dtypes[b], first, dtypes[a], 6);
             tensor_convert(one, DT_F64, first, dtypes[a], 6);
             tensor_convert(two, DT_F64, second, dtypes[b], 6);
-            double precision = dtypes[a] == DT_BF16 || dtypes[b] == DT_BF16 ? 1.0 / 256 : 1.0 / 2048;
+            double precision =
+                dtypes[a] == DT_BF16 || dtypes[b] == DT_BF16 ? 1.0 / 256 : 1.0 / 2048;
             for (int i = 0; i < 6; i++) {
-                cr_expect_lt(fabs(two[i] - (double)source[i]), 2 * precision * fabs((double)source[i]) + 1e-7);
+                cr_expect_lt(fabs(two[i] - (double)source[i]),
+                             2 * precision * fabs((double)source[i]) + 1e-7);
                 if (a == b) cr_expect_eq(one[i], two[i]);
             }
         }
@@ -201,7 +219,8 @@ Test(half, tensors_are_converted_through_any_pair)
 
 /* ---- soft runs ---- */
 
-/* A row of spans of 0, of 1 and of fringe, chosen by `seed`; longer than a token can say if n is large. */
+/* A row of spans of 0, of 1 and of fringe, chosen by `seed`; longer than a token can say if n is
+ * large. */
 static void paint_row(float *row, int64_t n, uint64_t seed)
 {
     RngKey key = {.seed = seed, .purpose = RNG_TEST};
@@ -220,15 +239,16 @@ Test(soft_runs, a_row_comes_back)
     for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
         for (uint64_t seed = 0; seed < 20; seed++) {
             int64_t width = widths[w], capacity = 2 * width + 8;
-            float *row = mem_alloc((size_t)width * sizeof *row), *back = mem_alloc((size_t)width * sizeof *back);
+            float *row = mem_alloc((size_t)width * sizeof *row),
+                  *back = mem_alloc((size_t)width * sizeof *back);
             uint32_t *words = mem_alloc((size_t)capacity * sizeof *words);
             paint_row(row, width, seed);
             memset(back, 0xff, (size_t)width * sizeof *back);
             int64_t used = soft_runs_encode_row(row, width, words, capacity);
             cr_assert_geq(used, 0);
             soft_runs_expand_row(words, words + used, back, width);
-            cr_assert_eq(memcmp(row, back, (size_t)width * sizeof *row), 0, "width %d, seed %d", (int)width,
-                         (int)seed);
+            cr_assert_eq(memcmp(row, back, (size_t)width * sizeof *row), 0, "width %d, seed %d",
+                         (int)width, (int)seed);
             if (used > 0) cr_assert_eq(soft_runs_encode_row(row, width, words, used - 1), -1);
             free(row), free(back), free(words);
         }
@@ -241,6 +261,7 @@ Test(soft_runs, empty_and_full_rows_are_short)
     for (int i = 0; i < 300; i++) row[i] = 0;
     cr_assert_eq(soft_runs_encode_row(row, 300, words, 8), 0);
     for (int i = 100; i < 200; i++) row[i] = 1;
-    cr_assert_eq(soft_runs_encode_row(row, 300, words, 8), 2); /* zeros, ones; the rest is implied */
+    cr_assert_eq(soft_runs_encode_row(row, 300, words, 8),
+                 2); /* zeros, ones; the rest is implied */
     cr_assert_eq(words[1], SOFT_ONES | 100u);
 }

@@ -1,5 +1,5 @@
-/* The run folder and its log: what may be started over, what is resumed, and that a checkpoint counts only
- * once it is whole.
+/* The run folder and its log: what may be started over, what is resumed, and that a checkpoint
+ * counts only once it is whole.
  */
 #include <criterion/criterion.h>
 
@@ -199,14 +199,16 @@ Test(log, records_are_lines_of_json)
     for (int round = 0; round < 2; round++) { /* the second one appends */
         Log *log;
         cr_assert_eq(log_open(NULL, path, &log), OK);
-        const LogField fields[] = {LOG_INT("step", 1234567890123), LOG_DOUBLE("loss", 0.1), LOG_DOUBLE("bad", NAN),
-                                   LOG_DOUBLE("lr", 2e-6), LOG_TEXT("mode", "a \"b\"\n")};
+        const LogField fields[] = {LOG_INT("step", 1234567890123), LOG_DOUBLE("loss", 0.1),
+                                   LOG_DOUBLE("bad", NAN), LOG_DOUBLE("lr", 2e-6),
+                                   LOG_TEXT("mode", "a \"b\"\n")};
         cr_assert_eq(log_record(log, 5, fields), OK, "%s", status_message());
         cr_assert_eq(log_record(log, 1, &LOG_TEXT("x", "\xff")), E_FORMAT);
         log_text(log, LOG_INFO, "silent");
         log_close(log);
     }
-    const char *line = "{\"step\":1234567890123,\"loss\":0.1,\"bad\":null,\"lr\":2e-06,\"mode\":\"a \\\"b\\\"\\n\"}\n";
+    const char *line = "{\"step\":1234567890123,\"loss\":0.1,\"bad\":null,\"lr\":2e-06,"
+                       "\"mode\":\"a \\\"b\\\"\\n\"}\n";
     cr_assert_eq(file_read(path, 1 << 16, &content, &n_bytes), OK);
     cr_assert_eq(n_bytes, 2 * strlen(line), "%s", content);
     cr_assert_eq(memcmp(content, line, strlen(line)), 0, "%s", content);
@@ -226,7 +228,8 @@ Test(log, text_has_time_and_level)
     cr_assert_eq(log_record(log, 0, NULL), OK);
     log_close(log);
     fclose(memory);
-    cr_assert_eq(sscanf(text, "%d-%*d-%*d %*d:%*d:%d %7s %7s 3", &year, &second, level, word), 4, "%s", text);
+    cr_assert_eq(sscanf(text, "%d-%*d-%*d %*d:%*d:%d %7s %7s 3", &year, &second, level, word), 4,
+                 "%s", text);
     cr_assert_str_eq(level, "warn");
     cr_assert_str_eq(word, "slow");
     cr_assert_eq(text[n_bytes - 1], '\n');

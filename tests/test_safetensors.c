@@ -1,5 +1,6 @@
-/* The safetensors reader and writer, and training states on top of them: what is written is read back, what
- * breaks a rule is refused with a message, and no damage to a file can do worse than that.
+/* The safetensors reader and writer, and training states on top of them: what is written is read
+ * back, what breaks a rule is refused with a message, and no damage to a file can do worse than
+ * that.
  */
 #include <criterion/criterion.h>
 
@@ -43,7 +44,8 @@ static int64_t count = -5;
 static uint16_t half[3] = {0x3f80, 0x4000, 0x7f80};
 static uint8_t flag[1] = {200};
 
-/* An order that a naive writer would misalign: one byte, three 2-byte values, then 4 and 8 byte ones. */
+/* An order that a naive writer would misalign: one byte, three 2-byte values, then 4 and 8 byte
+ * ones. */
 static const NamedTensor sample[] = {
     {"flag", {DT_U8, SHAPE(1), flag}},
     {"half", {DT_BF16, SHAPE(3, 1), half}},
@@ -81,7 +83,8 @@ Test(safetensors, reads_what_it_wrote)
     cr_assert_null(safetensors_meta(file, "absent"));
     cr_assert_eq(safetensors_find(file, "layer.weight"), &file->tensors[2].tensor);
     cr_assert_null(safetensors_find(file, "layer.bias"));
-    for (int i = 0; i < N_SAMPLE; i++) cr_assert_null(file->copies[i], "the writer left a tensor misaligned");
+    for (int i = 0; i < N_SAMPLE; i++)
+        cr_assert_null(file->copies[i], "the writer left a tensor misaligned");
     safetensors_close(file);
 }
 
@@ -151,8 +154,10 @@ static const struct {
     {"{\"a\":{}}", 0, "has no dtype"},
     {"{\"a\":{\"dtype\":\"F32\"}}", 0, "has no shape"},
     {"{\"a\":{\"dtype\":\"F32\",\"shape\":[]}}", 0, "has no data_offsets"},
-    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4],\"x\":1}}", 4, "unknown key 'x'"},
-    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, "given twice"},
+    {"{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4],\"x\":1}}", 4,
+     "unknown key 'x'"},
+    {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4,
+     "given twice"},
     {"{\"a\":" F32_2 ",\"a\":" F32_2 "}", 8, "'a' is given twice"},
     {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "__metadata__ is given twice"},
     {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"2\"}}", 0, "'k' is given twice"},
@@ -187,8 +192,10 @@ static const struct {
     {TENSOR("\"F32\"", "[1]", "[0,4]"), 5, "describes 4 bytes of data, the file holds 5"},
     {TENSOR("\"F32\"", "[1]", "[0,4]"), 3, "describes 4 bytes of data, the file holds 3"},
     {"{\"a\":" F32_2 ",\"b\":" F32_2 "}", 8, "starts at 0, wanted 8"},
-    {"{\"a\":" F32_2 ",\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[7,9]}}", 9, "wanted 8"},
-    {"{\"a\":" F32_2 ",\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9,10]}}", 10, "wanted 8"},
+    {"{\"a\":" F32_2 ",\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[7,9]}}", 9,
+     "wanted 8"},
+    {"{\"a\":" F32_2 ",\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[9,10]}}", 10,
+     "wanted 8"},
     {"{}", 1, "describes 0 bytes"},
 };
 
@@ -199,8 +206,9 @@ Test(safetensors, refuses_broken_headers)
         SafeTensors *file = NULL;
         write_raw(hostile[i].header, hostile[i].n_data);
         cr_expect_eq(safetensors_open(path, &file), E_FORMAT, "accepted: %s", hostile[i].header);
-        cr_expect_not_null(strstr(status_message(), hostile[i].message), "header %s\nsaid %s\nwanted %s",
-                           hostile[i].header, status_message(), hostile[i].message);
+        cr_expect_not_null(strstr(status_message(), hostile[i].message),
+                           "header %s\nsaid %s\nwanted %s", hostile[i].header, status_message(),
+                           hostile[i].message);
         cr_expect_not_null(strstr(status_message(), path), "the message does not name the file");
         cr_expect_null(file);
     }
@@ -215,7 +223,8 @@ Test(safetensors, refuses_wrong_lengths)
         SafeTensors *file;
         memcpy(content, &lengths[i], 8);
         cr_assert_eq(file_replace(&file_ops_system, path, content, 10), OK);
-        cr_expect_eq(safetensors_open(path, &file), E_FORMAT, "length %llu", (unsigned long long)lengths[i]);
+        cr_expect_eq(safetensors_open(path, &file), E_FORMAT, "length %llu",
+                     (unsigned long long)lengths[i]);
     }
 }
 
@@ -241,7 +250,8 @@ Test(safetensors, refuses_to_write_what_it_could_not_read)
 
 /* ---- damage ---- */
 
-/* Opens whatever is in `path`; a file that is accepted must at least be readable to its last byte. */
+/* Opens whatever is in `path`; a file that is accepted must at least be readable to its last
+ * byte. */
 static bool survives(void)
 {
     SafeTensors *file;
@@ -249,7 +259,8 @@ static bool survives(void)
     volatile unsigned sum = 0;
     for (int i = 0; i < file->n_tensors; i++) {
         const Tensor *tensor = &file->tensors[i].tensor;
-        for (size_t k = 0; k < tensor_bytes(tensor); k++) sum += ((const unsigned char *)tensor->data)[k];
+        for (size_t k = 0; k < tensor_bytes(tensor); k++)
+            sum += ((const unsigned char *)tensor->data)[k];
     }
     safetensors_close(file);
     return true;
@@ -309,7 +320,8 @@ Test(safetensors, random_damage_is_refused_or_harmless)
 /* ---- training states ---- */
 
 static const StateHeader state_header = {
-    .step = 1234, .data_position = 987654321012, .seed = UINT64_MAX, .n_threads = 7, .world_size = 3,
+    .step = 1234, .data_position = 987654321012, .seed = UINT64_MAX,
+    .n_threads = 7, .world_size = 3,
     .config_sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 };
 
@@ -329,7 +341,8 @@ Test(state, reads_what_it_wrote)
     state_close(state);
 }
 
-/* Unlike a weights file, a state must notice every single flipped bit (padding and letter case apart). */
+/* Unlike a weights file, a state must notice every single flipped bit (padding and letter case
+ * apart). */
 Test(state, notices_any_flipped_bit)
 {
     set_up("state_flipped");
@@ -341,7 +354,8 @@ Test(state, notices_any_flipped_bit)
         State *state;
         content[i] ^= 1;
         put_bytes(content, n_bytes);
-        cr_assert_eq(state_open(path, &state), E_FORMAT, "byte %zu of %zu flipped, not noticed", i, n_bytes);
+        cr_assert_eq(state_open(path, &state), E_FORMAT, "byte %zu of %zu flipped, not noticed", i,
+                     n_bytes);
         content[i] ^= 1;
     }
     free(content);
@@ -387,7 +401,8 @@ static int faulty_rename(void *context, const char *from, const char *to)
     return strike(context) ? -1 : rename(from, to);
 }
 
-/* Every call in turn fails: the old file must stay whole until the rename, and no temporary may remain. */
+/* Every call in turn fails: the old file must stay whole until the rename, and no temporary may
+ * remain. */
 Test(state, survives_every_failing_system_call)
 {
     set_up("state_faults");
@@ -403,7 +418,8 @@ Test(state, survives_every_failing_system_call)
         State *state;
         cr_assert_eq(state_write(&file_ops_system, path, &old, N_SAMPLE, sample), OK);
         finished = state_write(&ops, path, &state_header, N_SAMPLE, sample) == OK;
-        if (!finished) cr_expect_not_null(strstr(status_message(), "No space left"), "%s", status_message());
+        if (!finished)
+            cr_expect_not_null(strstr(status_message(), "No space left"), "%s", status_message());
         n_failed += !finished;
         bool folder_sync = strstr(status_message(), "fsync of its folder") != NULL;
         cr_assert_eq(state_open(path, &state), OK, "call %d: %s", n, status_message());
@@ -420,7 +436,8 @@ Test(state, a_write_that_is_interrupted_is_retried)
     Fault fault = {2, EINTR};
     FileOps ops = {&fault, faulty_write, faulty_fsync, faulty_rename};
     State *state;
-    cr_assert_eq(state_write(&ops, path, &state_header, N_SAMPLE, sample), OK, "%s", status_message());
+    cr_assert_eq(state_write(&ops, path, &state_header, N_SAMPLE, sample), OK, "%s",
+                 status_message());
     cr_assert_eq(state_open(path, &state), OK, "%s", status_message());
     state_close(state);
 }
@@ -433,6 +450,7 @@ Test(digest, known_answer)
     char hex[DIGEST_HEX_BYTES];
     cr_assert_eq(file_replace(&file_ops_system, path, "abc", 3), OK);
     cr_assert_eq(file_sha256(path, hex), OK);
-    cr_assert_str_eq(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"); /* FIPS 180 */
+    const char *fips180 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    cr_assert_str_eq(hex, fips180);
     cr_assert_eq(file_sha256(folder, hex), E_FILE);
 }

@@ -28,8 +28,8 @@ Status log_open(FILE *text, const char *records_path, Log **out)
         log->records_path = mem_string(records_path);
         log->records = fopen(records_path, "ab");
         if (!log->records) {
-            Status status = status_fail(E_FILE, "%s: cannot be opened for writing: %s", records_path,
-                                        strerror(errno));
+            Status status = status_fail(E_FILE, "%s: cannot be opened for writing: %s",
+                                        records_path, strerror(errno));
             log_close(log);
             return status;
         }
@@ -48,7 +48,7 @@ void log_close(Log *log)
 
 void log_text(Log *log, LogLevel level, const char *format, ...)
 {
-    static const char *const names[] = {[LOG_INFO] = "info", [LOG_WARN] = "warn", [LOG_ERROR] = "error"};
+    static const char *const names[] = {"info", "warn", "error"};
     if (!log->text) return;
     char when[32];
     time_t now = time(NULL);
@@ -94,8 +94,8 @@ static bool gen_field(yajl_gen gen, const LogField *field)
 
 static Status write_line(const Log *log, const unsigned char *json, size_t n_bytes)
 {
-    bool written = fwrite(json, 1, n_bytes, log->records) == n_bytes && fputc('\n', log->records) != EOF &&
-                   fflush(log->records) == 0;
+    bool written = fwrite(json, 1, n_bytes, log->records) == n_bytes &&
+                   fputc('\n', log->records) != EOF && fflush(log->records) == 0;
     if (written) return OK;
     return status_fail(E_FILE, "%s: cannot be written: %s", log->records_path, strerror(errno));
 }
@@ -110,7 +110,8 @@ Status log_record(Log *log, int n_fields, const LogField *fields)
     Status status = OK;
     for (int i = 0; i < n_fields && status == OK; i++)
         if (!gen_field(gen, &fields[i]))
-            status = status_fail(E_FORMAT, "%s: field %s is not UTF-8", log->records_path, fields[i].key);
+            status = status_fail(E_FORMAT, "%s: field %s is not UTF-8", log->records_path,
+                                 fields[i].key);
     yajl_gen_map_close(gen);
     const unsigned char *json;
     size_t n_bytes;

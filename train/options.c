@@ -1,7 +1,7 @@
 /* Options: from table, files and command line to one struct. See options.h.
  *
- * Values stay texts until everything is merged: one path for defaults, files, overrides and presets, and
- * only set_field, at its end, knows types.
+ * Values stay texts until everything is merged: one path for defaults, files, overrides and
+ * presets, and only set_field, at its end, knows types.
  */
 #include "train/options.h"
 
@@ -43,7 +43,8 @@ static const struct {
 
 static const OptionRow rows[OPTION_COUNT] = {
 #define OPTION(type, field, key, unit, default_text, min, max, choices, help) \
-    {TYPE_##type, offsetof(Options, field), key, unit, default_text, min, max, choices_##choices, help},
+    {TYPE_##type,       offsetof(Options, field), key, unit, default_text, min, max, \
+     choices_##choices, help},
 #include "train/options.def"
 #undef OPTION
 };
@@ -61,7 +62,7 @@ const char *options_preset(int option, OptPreset preset)
 
 typedef struct Merge {
     char *text[OPTION_COUNT];
-    char *origin[OPTION_COUNT]; /* for messages: "FILE:LINE", "command line", "default", "preset paper" */
+    char *origin[OPTION_COUNT]; /* for messages: "FILE:LINE", "command line", "default", .. */
 } Merge;
 
 static void set_text(Merge *merge, int option, const char *text, const char *origin)
@@ -100,8 +101,8 @@ static Status join_list(const Yaml *list, const char *key, char **out)
     for (int i = 0; i < list->n_items; i++) {
         const Yaml *item = list->items[i];
         if (item->kind != YAML_SCALAR || !*item->text || strchr(item->text, ','))
-            return status_fail(E_CONFIG, "%s:%d: %s: each item must be a text without commas", list->path,
-                               item->line, key);
+            return status_fail(E_CONFIG, "%s:%d: %s: each item must be a text without commas",
+                               list->path, item->line, key);
         bytes += strlen(item->text) + 1;
     }
     char *text = mem_alloc(bytes);
@@ -136,7 +137,8 @@ static Status merge_map(Merge *merge, const Yaml *map, const char *prefix)
         snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", node->key);
         snprintf(origin, sizeof origin, "%s:%d", node->path, node->line);
         if (strchr(node->key, '.'))
-            return status_fail(E_CONFIG, "%s: write '%.100s' as nested keys, without the dot", origin, node->key);
+            return status_fail(E_CONFIG, "%s: write '%.100s' as nested keys, without the dot",
+                               origin, node->key);
         if (!*prefix && !strcmp(node->key, "base")) continue; /* was read by merge_file */
         if (node->kind == YAML_MAP) TRY(merge_map(merge, node, key));
         else TRY(merge_value(merge, node, key, origin));
@@ -152,8 +154,9 @@ static Status merge_base(Merge *merge, Yaml *root, const char *path, int depth)
     if (!yaml_get(root, "base")) return OK;
     TRY(yaml_text(root, "base", &base));
     if (depth == MAX_BASES)
-        return status_fail(E_CONFIG, "%s: more than %d configs named by `base` in a row; is it a circle?", path,
-                           MAX_BASES);
+        return status_fail(E_CONFIG,
+                           "%s: more than %d configs named by `base` in a row; is it a circle?",
+                           path, MAX_BASES);
     char *folder = file_folder(path), *base_path = file_join(folder, base);
     Status status = merge_file(merge, base_path, depth + 1);
     free(folder);
@@ -212,7 +215,8 @@ static Status resolve_presets(Merge *merge)
 
 /* ---- from text to value ---- */
 
-static Status wrong_value(const OptionRow *row, const char *text, const char *origin, const char *wanted)
+static Status wrong_value(const OptionRow *row, const char *text, const char *origin,
+                          const char *wanted)
 {
     return status_fail(E_CONFIG, "%s: %s: '%.100s' is not %s", origin, row->key, text, wanted);
 }
@@ -220,8 +224,8 @@ static Status wrong_value(const OptionRow *row, const char *text, const char *or
 static Status check_range(const OptionRow *row, double value, const char *text, const char *origin)
 {
     if (value >= row->min && value <= row->max) return OK;
-    return status_fail(E_CONFIG, "%s: %s: %.100s is out of range, wanted %g to %g", origin, row->key, text,
-                       row->min, row->max);
+    return status_fail(E_CONFIG, "%s: %s: %.100s is out of range, wanted %g to %g", origin,
+                       row->key, text, row->min, row->max);
 }
 
 static Status parse_int(const OptionRow *row, const char *text, const char *origin, int64_t *out)
@@ -249,8 +253,9 @@ static Status parse_bytes(const OptionRow *row, const char *text, const char *or
     static const struct {
         const char *name;
         double bytes;
-    } units[] = {{"", 1}, {"B", 1}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
-                 {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}};
+    } units[] = {{"", 1},         {"B", 1},          {"kB", 1e3},       {"MB", 1e6},
+                 {"GB", 1e9},     {"TB", 1e12},      {"KiB", 0x1p10},   {"MiB", 0x1p20},
+                 {"GiB", 0x1p30}, {"TiB", 0x1p40}};
     char number[64];
     double value;
     size_t digits = strspn(text, "0123456789.");
@@ -265,14 +270,16 @@ static Status parse_bytes(const OptionRow *row, const char *text, const char *or
     return wrong_value(row, text, origin, "a size such as 4096, 3GB or 2GiB");
 }
 
-static Status parse_list(const OptionRow *row, const char *text, const char *origin, OptionList *out)
+static Status parse_list(const OptionRow *row, const char *text, const char *origin,
+                         OptionList *out)
 {
     *out = (OptionList){0};
     if (!*text) return OK;
     int capacity = 0;
     for (const char *item = text;; item++) {
         size_t bytes = strcspn(item, ",");
-        if (bytes == 0) return wrong_value(row, text, origin, "a list as in a,b,c (an item is empty)");
+        if (bytes == 0)
+            return wrong_value(row, text, origin, "a list as in a,b,c (an item is empty)");
         out->items = mem_grow(out->items, &capacity, out->n + 1, sizeof *out->items);
         out->items[out->n] = mem_alloc(bytes + 1);
         memcpy(out->items[out->n++], item, bytes);
@@ -315,7 +322,8 @@ static Status check_together(const Options *options)
         return status_fail(E_CONFIG, "train.micro_batch=%lld must divide train.batch=%lld",
                            (long long)options->train_micro_batch, (long long)options->train_batch);
     if (options->train_steps > 0 && options->train_epochs > 0)
-        return status_fail(E_CONFIG, "train.steps=%lld and train.epochs=%g are both given; keep one",
+        return status_fail(E_CONFIG,
+                           "train.steps=%lld and train.epochs=%g are both given; keep one",
                            (long long)options->train_steps, options->train_epochs);
     for (int i = 0; i < options->optim_lr_scale.n; i++) {
         double factor;
@@ -326,7 +334,8 @@ static Status check_together(const Options *options)
     return OK;
 }
 
-static Status merge_all(Merge *merge, const char *config_path, int n_overrides, char *const *overrides)
+static Status merge_all(Merge *merge, const char *config_path, int n_overrides,
+                        char *const *overrides)
 {
     for (int i = 0; i < OPTION_COUNT; i++) set_text(merge, i, rows[i].default_text, "default");
     if (config_path) TRY(merge_file(merge, config_path, 0));

@@ -2,12 +2,12 @@
  *
  * Called by train/main.c and read by every command. All rows come from train/options.def.
  *
- * A config is YAML with nested keys (`optim: {lr: 1e-4}` is optim.lr); `base: FILE` in it names a config that
- * is read first, relative to the file that names it (all other paths are relative to the working folder).
- * Later wins: defaults, base, config, then --KEY=VALUE in order. Then each option that still says "preset"
- * takes the value that train.preset gives it (and train.micro_batch 0 that of train.batch), and only then
- * values are parsed; so struct Options never holds an open choice, and what options_write writes gives the
- * same Options again.
+ * A config is YAML with nested keys (`optim: {lr: 1e-4}` is optim.lr); `base: FILE` in it names a
+ * config that is read first, relative to the file that names it (all other paths are relative to
+ * the working folder). Later wins: defaults, base, config, then --KEY=VALUE in order. Then each
+ * option that still says "preset" takes the value that train.preset gives it (and train.micro_batch
+ * 0 that of train.batch), and only then values are parsed; so struct Options never holds an open
+ * choice, and what options_write writes gives the same Options again.
  */
 #ifndef RETORT_TRAIN_OPTIONS_H
 #define RETORT_TRAIN_OPTIONS_H
@@ -66,11 +66,12 @@ typedef struct Options {
 /* options_load: merges and validates.
  * config_path  NULL: defaults and overrides only
  * overrides    "--KEY=VALUE"
- * errors  E_FILE, E_FORMAT; E_CONFIG saying where (file and line, or command line), which key, got and
- *         wanted; an unknown key comes with the nearest known one. *out is then empty */
+ * errors  E_FILE, E_FORMAT; E_CONFIG saying where (file and line, or command line), which key,
+ *         got and wanted; an unknown key comes with the nearest known one. *out is then empty */
 Status options_load(const char *config_path, int n_overrides, char *const *overrides, Options *out);
-/* options_set: pins a value that the run chose itself, so that the resolved config shows it; for rows that are
- * neither TEXT nor LIST. errors  E_CONFIG if it is out of range */
+
+/* options_set: pins a value that the run chose itself, so that the resolved config shows it; for
+ * rows that are neither TEXT nor LIST. errors  E_CONFIG if it is out of range */
 Status options_set(Options *options, int option, const char *text);
 void options_free(Options *options);
 
@@ -83,7 +84,8 @@ void options_sha256(const Options *options, char hex[DIGEST_HEX_BYTES]);
 /* options_print_help: every option by group, with type, unit, range, default. */
 void options_print_help(FILE *out);
 
-/* options_print_preset: "preset paper: loss.kind=focal, ...; overridden: optim.lr=1e-4", one line. */
+/* options_print_preset: "preset paper: loss.kind=focal, ...; overridden: optim.lr=1e-4", one
+ * line. */
 void options_print_preset(const Options *options, FILE *out);
 
 /* options_print_changes: one line per option whose value is another, "optim.lr: 1e-4, was 2e-6".

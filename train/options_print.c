@@ -7,7 +7,8 @@
 
 static const char *const type_names[] = {
     [TYPE_INT] = "whole number", [TYPE_DOUBLE] = "number", [TYPE_BOOL] = "true or false",
-    [TYPE_TEXT] = "text", [TYPE_CHOICE] = "one of", [TYPE_LIST] = "list a,b,c", [TYPE_BYTES] = "size",
+    [TYPE_TEXT] = "text", [TYPE_CHOICE] = "one of", [TYPE_LIST] = "list a,b,c",
+    [TYPE_BYTES] = "size",
 };
 
 /* Length of "optim" in "optim.lr"; 0 for keys without a group. */
@@ -47,7 +48,8 @@ static void print_row_help(const OptionRow *row, FILE *out)
         print_bound(row->max, out);
     }
     if (*row->unit) fprintf(out, " (%s)", row->unit);
-    fprintf(out, "; default %s\n%30s%s\n", *row->default_text ? row->default_text : "empty", "", row->help);
+    fprintf(out, "; default %s\n%30s%s\n", *row->default_text ? row->default_text : "empty", "",
+            row->help);
 }
 
 void options_print_help(FILE *out)
@@ -93,7 +95,7 @@ static void print_value(const OptionRow *row, const char *text, FILE *out)
         }
         fputc(']', out);
     } else {
-        fputs(text, out); /* numbers and words: checked by their parsers, nothing in them needs quotes */
+        fputs(text, out); /* numbers and words, as their parsers checked: they need no quotes */
     }
 }
 

@@ -42,7 +42,8 @@ static Status read_latest(const RunFolder *folder, char **state_path)
     if (status == OK) {
         name[strcspn(name, "\n")] = '\0';
         if (!step_of_name(name, &step))
-            status = status_fail(E_FORMAT, "%s: names '%.100s', which is no training state", path, name);
+            status =
+                status_fail(E_FORMAT, "%s: names '%.100s', which is no training state", path, name);
         else *state_path = file_join(folder->checkpoints, name);
     }
     free(name);
@@ -64,7 +65,8 @@ static Status take_lock(RunFolder *folder)
     folder->lock = open(folder->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder->lock < 0)
         return status_fail(E_FILE, "%s: cannot be opened: %s", folder->path, strerror(errno));
-    /* File systems without locks say other things than EWOULDBLOCK: a run there goes on unlocked. */
+    /* File systems without locks say other things than EWOULDBLOCK: a run there goes on
+     * unlocked. */
     if (flock(folder->lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
         return status_fail(E_CONFIG, "run.dir=%s is in use by another process", folder->path);
     return OK;
@@ -78,7 +80,8 @@ static void remove_leftovers(const RunFolder *folder)
     if (!stream) return;
     for (const struct dirent *entry; (entry = readdir(stream));) {
         size_t length = strlen(entry->d_name);
-        if (length < sizeof suffix || strcmp(entry->d_name + length - (sizeof suffix - 1), suffix)) continue;
+        if (length < sizeof suffix || strcmp(entry->d_name + length - (sizeof suffix - 1), suffix))
+            continue;
         unlinkat(dirfd(stream), entry->d_name, 0);
     }
     closedir(stream);
@@ -98,11 +101,14 @@ static Status choose_start(RunFolder *folder, const char *resume)
     bool holds_run = has(folder->path, "config.yaml");
     if (!strcmp(resume, "never")) {
         if (!holds_run) return OK;
-        return status_fail(E_CONFIG, "run.dir=%s holds a run; go on with it (--run.resume=auto) or choose "
-                           "another folder", folder->path);
+        return status_fail(E_CONFIG,
+                           "run.dir=%s holds a run; go on with it (--run.resume=auto) or choose "
+                           "another folder",
+                           folder->path);
     }
     if (!strcmp(resume, "auto")) {
-        if (!has(folder->checkpoints, "latest")) return OK; /* killed before its first checkpoint, or new */
+        if (!has(folder->checkpoints, "latest"))
+            return OK; /* killed before its first checkpoint, or new */
         TRY(read_latest(folder, &folder->resume_from));
     } else {
         folder->resume_from = mem_string(resume);
@@ -139,7 +145,8 @@ static Status write_config(RunFolder *folder, const Options *options)
 
 Status run_folder_open(const FileOps *ops, const Options *options, RunFolder **out)
 {
-    if (!*options->run_dir) return status_fail(E_CONFIG, "run.dir is not given; add --run.dir=FOLDER");
+    if (!*options->run_dir)
+        return status_fail(E_CONFIG, "run.dir is not given; add --run.dir=FOLDER");
     RunFolder *folder = mem_alloc(sizeof *folder);
     Status status;
     folder->ops = ops;
@@ -186,7 +193,9 @@ static Status list_steps(const RunFolder *folder, int64_t newest, int64_t **out,
     DIR *stream = opendir(folder->checkpoints);
     int64_t *steps = NULL, step;
     int n = 0, capacity = 0;
-    if (!stream) return status_fail(E_FILE, "%s: cannot be listed: %s", folder->checkpoints, strerror(errno));
+    if (!stream)
+        return status_fail(E_FILE, "%s: cannot be listed: %s", folder->checkpoints,
+                           strerror(errno));
     for (const struct dirent *entry; (entry = readdir(stream));) {
         if (!step_of_name(entry->d_name, &step) || step > newest) continue;
         steps = mem_grow(steps, &capacity, n + 1, sizeof *steps);
@@ -207,7 +216,8 @@ static Status remove_old(const RunFolder *folder, int64_t newest)
     Status status = OK;
     for (int i = (int)folder->keep_last; i < n && status == OK; i++) {
         char *path = run_folder_state_path(folder, steps[i]);
-        if (unlink(path)) status = status_fail(E_FILE, "%s: cannot be removed: %s", path, strerror(errno));
+        if (unlink(path))
+            status = status_fail(E_FILE, "%s: cannot be removed: %s", path, strerror(errno));
         free(path);
     }
     free(steps);
