@@ -71,7 +71,7 @@ static void cast_node(Casting *c, NodeId id, RegionId region, int *index)
         op_dst(node->op, i, &operand);
         if (operand.mutated || !dtype_is_float(dst->dtype)) continue;
         if (operand.kind == 'l') dst->dtype = c->low;
-        if (operand.kind == 'a') dst->dtype = graph->values[node->src[0]].dtype;
+        if (operand.kind == 'a' || operand.kind == 'n') dst->dtype = graph->values[node->src[0]].dtype;
     }
 }
 

@@ -37,6 +37,7 @@ static bool kind_admits(char kind, DType dtype)
     case 'a': return dtype_is_float(dtype);
     case 'i': return dtype == DT_I32;
     case 't': return dtype == DT_I64;
+    case 'n': return dtype != DT_NONE;
     default: return false;
     }
 }

@@ -42,7 +42,7 @@ const OpInfo *op_info(OpId op);
 
 /* One operand as the types string tells it. */
 typedef struct OpOperand {
-    char kind;     /* l f a i t */
+    char kind;     /* l f a i t n */
     bool optional; /* source may be absent */
     bool repeats;  /* last source, any number */
     bool mutated;  /* destination changed in place */

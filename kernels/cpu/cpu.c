@@ -55,6 +55,7 @@ static bool dtype_fits(const OpOperand *operand, DType dtype)
     case 'f': return dtype == DT_F32;
     case 'i': return dtype == DT_I32;
     case 't': return dtype == DT_I64;
+    case 'n': return dtype != DT_NONE;
     default: return dtype == DT_F32 || dtype == DT_BF16 || dtype == DT_F16;
     }
 }

@@ -36,8 +36,9 @@ static DType float_dtype(const KernelCall *call)
     return DT_NONE;
 }
 
-static DType wanted_dtype(OpOperand operand, DType real)
+static DType wanted_dtype(OpOperand operand, DType given, DType real)
 {
+    if (operand.kind == 'n') return given;
     return operand.kind == 'i' ? DT_I32 : operand.kind == 't' ? DT_I64 : real;
 }
 
@@ -45,7 +46,7 @@ static Status check_operand(const KernelCall *call, const Tensor *tensor, OpOper
                             DType real, const char *side, int index)
 {
     if (tensor->dtype == DT_NONE && operand.optional) return OK;
-    DType wanted = wanted_dtype(operand, real);
+    DType wanted = wanted_dtype(operand, tensor->dtype, real);
     if (tensor->dtype == wanted) return OK;
     return status_fail(E_UNSUPPORTED, "%s: %s on ref: %s %d is %s, but must be %s", call->label,
                        op_info(call->op)->name, side, index, dtype_name(tensor->dtype),
@@ -97,8 +98,8 @@ static Status ref_bind(Backend *backend, KernelCall *call)
     (void)backend;
     assert(call->op > OP_NONE && call->op < OP_COUNT);
     DType real = float_dtype(call);
-    /* A cast's operands differ in dtype, and its kernel goes by them. */
-    if (call->op != OP_CAST) {
+    /* A cast's operands differ in dtype, and a copy's may be of any: their kernels go by them. */
+    if (call->op != OP_CAST && call->op != OP_COPY) {
         if (real != DT_F32 && real != DT_F64)
             return status_fail(E_UNSUPPORTED,
                                "%s: %s on ref: dtype %s; the reference backend computes in "
