@@ -1,5 +1,5 @@
-/* Cases of the elementwise and shape ops. See op_cases.h. Rows above 1,024 elements span several of the
- * blocks that vectorised backends work in. */
+/* Cases of the elementwise and shape ops. See op_cases.h. Rows above 1,024 elements span several of
+ * the blocks that vectorised backends work in; some 10,000 elements are enough for several threads. */
 #include "tests/op_cases.h"
 
 #define ADD(title, ...) {.op = OP_ADD, .name = title, .attr.add = {0}, .src = {__VA_ARGS__}}
@@ -44,8 +44,8 @@ static const OpCase cases[] = {
     ADD("both stretch", NORMAL(2, 1, 5, 1), NORMAL(3, 1, 4)),
     ADD("column", NORMAL(4, 9), NORMAL(4, 1)),
     ADD("scalar", NORMAL(3, 7), {DT_F32, DIMS0, FILL_NORMAL, 0}),
-    ADD("long rows", NORMAL(3, 2500), NORMAL(2500)),
-    ADD("long flat", NORMAL(5003), NORMAL(5003)),
+    ADD("long rows", NORMAL(9, 2500), NORMAL(2500)),
+    ADD("long flat", NORMAL(20011), NORMAL(20011)),
 
     ACT("relu", ACT_RELU, NORMAL(3, 5, 7)),
     ACT("gelu tanh", ACT_GELU_TANH, SCALED(2, 3, 5, 7)),
@@ -56,8 +56,8 @@ static const OpCase cases[] = {
     ACT("zeros", ACT_RELU, CONST(0, 9)),
     ACT("far out", ACT_GELU_TANH, SCALED(30, 67)),
     ACT("far out erf", ACT_GELU_ERF, SCALED(30, 67)),
-    ACT("long", ACT_GELU_TANH, SCALED(2, 2, 2051)),
-    ACT("long hardswish", ACT_HARDSWISH, SCALED(3, 4099)),
+    ACT("long", ACT_GELU_TANH, SCALED(2, 9, 2051)),
+    ACT("long hardswish", ACT_HARDSWISH, SCALED(3, 20011)),
 
     RESHAPE("flatten", OF(6, 4), NORMAL(2, 3, 4)),
     RESHAPE("scalar to vector", OF(1), {DT_F32, DIMS0, FILL_NORMAL, 0}),
@@ -65,8 +65,8 @@ static const OpCase cases[] = {
     EXPAND("new and stretched axes", OF(2, 4, 5, 3), NORMAL(4, 1, 3)),
     EXPAND("size 1", OF(7), NORMAL(1)),
     EXPAND("as it is", OF(3, 5), NORMAL(3, 5)),
-    EXPAND("last axis", OF(3, 1030), NORMAL(3, 1)),
-    EXPAND("rows", OF(2, 3, 1030), NORMAL(1030)),
+    EXPAND("last axis", OF(13, 1030), NORMAL(13, 1)),
+    EXPAND("rows", OF(9, 3, 1030), NORMAL(1030)),
 
     CONCAT("two", 1, NORMAL(2, 3, 5), NORMAL(2, 4, 5)),
     CONCAT("last axis, five", 2, NORMAL(2, 3, 1), NORMAL(2, 3, 5), NORMAL(2, 3, 2), NORMAL(2, 3, 7),
@@ -75,19 +75,19 @@ static const OpCase cases[] = {
     CONCAT("eight", 0, NORMAL(1, 3), NORMAL(2, 3), NORMAL(1, 3), NORMAL(1, 3), NORMAL(3, 3),
            NORMAL(1, 3),
            NORMAL(1, 3), NORMAL(1, 3)),
-    CONCAT("long rows", 1, NORMAL(3, 1500), NORMAL(3, 1201)),
+    CONCAT("long rows", 1, NORMAL(9, 1500), NORMAL(9, 1201)),
 
     SLICE("first axis", 0, 1, 2, NORMAL(4, 3, 5)),
     SLICE("middle axis, to the end", 1, 2, 3, NORMAL(2, 5, 3)),
     SLICE("last axis", 2, 1, 1, NORMAL(2, 3, 4)),
     SLICE("all", 1, 0, 6, NORMAL(2, 6)),
-    SLICE("long rows", 1, 700, 1333, NORMAL(2, 2100)),
+    SLICE("long rows", 1, 700, 1333, NORMAL(9, 2100)),
 
     PAD("both sides", 1, 2, 1, NORMAL(2, 3, 4)),
     PAD("nothing", 0, 0, 0, NORMAL(2, 3)),
     PAD("behind, last axis", 2, 0, 3, NORMAL(2, 3, 5)),
     PAD("in front", 0, 2, 0, NORMAL(3, 4)),
-    PAD("long rows", 1, 3, 500, NORMAL(2, 1100)),
+    PAD("long rows", 1, 3, 500, NORMAL(9, 1100)),
 
     SUM("to a row", OF(7), NORMAL(3, 5, 7)),
     SUM("inner and outer axes", OF(1, 3, 1, 5), NORMAL(2, 3, 4, 5)),
@@ -97,26 +97,26 @@ static const OpCase cases[] = {
     SUM("last axis", OF(5, 1), NORMAL(5, 1300)),
     SUM("many rows", OF(9), NORMAL(1500, 9)),
     SUM("size 1", OF(1), NORMAL(1)),
-    SUM("long rows", OF(1, 2051), NORMAL(4, 2051)),
+    SUM("long rows", OF(1, 2051), NORMAL(9, 2051)),
     SUM("shared by masks", OF(2, 1, 5, 8), NORMAL(2, 3, 5, 8)),
 
     FILLED("zero", 0, NORMAL(3, 5)),
-    FILLED("value", 1.5, NORMAL(2100)),
+    FILLED("value", 1.5, NORMAL(20011)),
     FILLED("size 1", 1, NORMAL(1)),
 
     INTO(OP_ACCUM, "map", 2, 3, 5),
     INTO(OP_ACCUM, "size 1", 1),
-    INTO(OP_ACCUM, "long", 3, 1777),
+    INTO(OP_ACCUM, "long", 11, 1777),
 
     INTO(OP_COPY, "map", 2, 3, 5),
     INTO(OP_COPY, "size 1", 1),
-    INTO(OP_COPY, "long", 3, 1777),
+    INTO(OP_COPY, "long", 11, 1777),
 
     CAST("to float32", DT_F32, NORMAL(3, 37)),
     CAST("to bfloat16", DT_BF16, SCALED(100, 3, 37)),
     CAST("to float16", DT_F16, SCALED(100, 3, 37)),
     CAST("size 1", DT_BF16, NORMAL(1)),
-    CAST("long", DT_BF16, NORMAL(2, 1555)),
+    CAST("long", DT_BF16, NORMAL(13, 1555)),
 };
 
 CASE_LIST(cases_elementwise, cases);

@@ -25,7 +25,7 @@
 static const OpCase cases[] = {
     SUMSQ("map", 3, 5, 7),
     SUMSQ("size 1", 1),
-    SUMSQ("long", 5003),
+    SUMSQ("long", 20011),
 
     CLIP("not clipped", 10, 4, 1, 1),
     CLIP("clipped", 0.5, 4, 1, 1),
@@ -46,7 +46,7 @@ static const OpCase cases[] = {
     ADAMW("gate open", 0.1, 0, STATE(4, 9), NORMAL(9), RATES(1, 1), CONST(3, 1)),
     ADAMW("gate shut", 0.1, 0, STATE(4, 9), NORMAL(9), RATES(1, 1), CONST(0, 1)),
     ADAMW("size 1", 0.1, 2, STATE(4, 1), NORMAL(1), RATES(1, 1)),
-    ADAMW("long", 0.1, 2, STATE(99, 3, 1777), NORMAL(3, 1777), RATES(1, 1)),
+    ADAMW("long", 0.1, 2, STATE(99, 11, 1777), NORMAL(11, 1777), RATES(1, 1)),
     {.op = OP_ADAMW, .name = "lower rate", .attr.adamw = {0.8, 0.95, 1e-6, 0.05, 0.1, 0},
      .src = {NORMAL(21), RATES(1, 1)},
      .dst = STATE(1000, 21)},
@@ -54,7 +54,7 @@ static const OpCase cases[] = {
     EMA("map", 0.99, 1, 3, 5),
     EMA("skipped", 0.99, 0, 3, 5),
     EMA("size 1", 0.5, 1, 1),
-    EMA("long", 0.999, 1, 3, 1777),
+    EMA("long", 0.999, 1, 11, 1777),
 };
 
 CASE_LIST(cases_optimiser, cases);
