@@ -1,4 +1,7 @@
 # Retort. `make demo` and `make test` install what is missing, build and run; `make` only builds.
+#   make            build/retort              make test      all tests (about ten minutes on two cores)
+#   make demo       the recipe, end to end    make sanitize  the same tests, every memory access checked
+#   make lint       the habits of this code   make mutants   damaged gradient rules must be found
 CC ?= gcc
 ARCH ?= native
 BUILD ?= build
@@ -12,8 +15,26 @@ LIB_OBJ = $(LIB_SRC:%.c=$(BUILD)/%.o)
 TEST_SRC = $(wildcard tests/test_*.c)
 TESTS = $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
 
+SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
 all: $(BUILD)/retort
 
+# Missing Debian packages, then the rest in a make of its own, which sees what was installed.
+setup:
+	scripts/setup.sh
+demo: setup
+	$(MAKE) all
+	scripts/demo.sh $(BUILD)/retort
+test: setup
+	$(MAKE) all tests
+	scripts/test.sh $(BUILD)
+sanitize: setup
+	$(MAKE) BUILD=$(BUILD)/sanitize OPT="-O1 -march=$(ARCH)" EXTRA="$(SANITIZE)" all tests
+	ASAN_OPTIONS=detect_leaks=0 scripts/test.sh $(BUILD)/sanitize
+lint:
+	BUILD=$(BUILD) scripts/lint.sh
+
+$(BUILD)/tests/%.o: CFLAGS += -DRETORT_BINARY='"$(BUILD)/retort"'
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c $< -o $@
@@ -24,12 +45,12 @@ $(BUILD)/libretort.a: $(LIB_OBJ)
 $(BUILD)/retort: $(BUILD)/train/main.o $(BUILD)/libretort.a
 	$(CC) $(EXTRA) $^ $(LDLIBS) -o $@
 
-$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/tests/kat.o $(BUILD)/libretort.a
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/tests/kat.o $(BUILD)/libretort.a | $(BUILD)/retort
 	$(CC) $(EXTRA) $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS) -o $@
 
 # The op cases, and what judges ops with them.
 OP_TEST_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/op_*.c) tests/gradcheck.c)
-$(addprefix $(BUILD)/tests/,test_gradcheck test_backends mutants): $(OP_TEST_OBJ)
+$(addprefix $(BUILD)/tests/,test_rules test_gradcheck test_backends mutants): $(OP_TEST_OBJ)
 
 tests: $(TESTS)
 
@@ -40,6 +61,6 @@ mutants: $(BUILD)/tests/mutants
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all tests mutants clean
+.PHONY: all setup demo test sanitize lint tests mutants clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
