@@ -1,13 +1,14 @@
 /* Softmax attention of the prompt tokens and the image, and its gradient.
  *
- * Scores are made a tile at a time, one row per key and one vector lane per query: the softmax then runs
- * down the columns, without sums across a vector, and keys and values are read in place, all heads of a row
- * together. The first pass over keys carries a running maximum and sum (Milakov and Gimelshein 2018); the
- * gradient makes the probabilities again from lse (Dao et al., FlashAttention, 2022).
+ * Scores are made a tile at a time, one row per key and one vector lane per query: the softmax then
+ * runs down the columns, without sums across a vector, and keys and values are read in place, all
+ * heads of a row together. The first pass over keys carries a running maximum and sum (Milakov and
+ * Gimelshein 2018); the gradient makes the probabilities again from lse (Dao et al.,
+ * FlashAttention, 2022).
  *
- * Work is cut into (image, prompt, head) and, forward, blocks of queries. A thread takes a contiguous share
- * of these units and handles the heads of one block together. In the gradient a unit covers whatever its
- * results are summed over, so no two threads add to one element.
+ * Work is cut into (image, prompt, head) and, forward, blocks of queries. A thread takes a
+ * contiguous share of these units and handles the heads of one block together. In the gradient a
+ * unit covers whatever its results are summed over, so no two threads add to one element.
  */
 #include "kernels/cpu/tile.h"
 
@@ -21,8 +22,8 @@ enum {
     ROW_PAD = 8 /* products over rows of queries are rounded up to this */
 };
 
-/* Sizes of a call. Where all prompts of an image share keys and values and leave none out, their queries are
- * one longer list: `prompts` is 1 then, and `group` queries belong to each prompt in lse. */
+/* Sizes of a call. Where all prompts of an image share keys and values and leave none out, their
+ * queries are one longer list: `prompts` is 1 then, and lse has `group` queries per prompt. */
 typedef struct Sizes {
     int64_t images, prompts, heads, head_dim, width;
     int64_t queries, keys, group;
@@ -34,8 +35,9 @@ static Sizes sizes_of(const KernelCall *call)
     const Shape *q = &call->src[0].shape, *k = &call->src[1].shape;
     int64_t heads = call->attr->attention.heads;
     int64_t prompts = q->dim[1] > k->dim[1] ? q->dim[1] : k->dim[1];
-    Sizes z = {.images = q->dim[0], .prompts = prompts, .heads = heads, .head_dim = q->dim[3] / heads,
-               .width = q->dim[3], .queries = q->dim[2], .keys = k->dim[2], .group = q->dim[2],
+    Sizes z = {.images = q->dim[0], .prompts = prompts, .heads = heads,
+               .head_dim = q->dim[3] / heads, .width = q->dim[3], .queries = q->dim[2],
+               .keys = k->dim[2], .group = q->dim[2],
                .q_shared = q->dim[1] < prompts, .kv_shared = k->dim[1] < prompts};
     if (z.kv_shared && !cpu_present(&call->src[3])) {
         z.queries *= prompts;
@@ -65,7 +67,8 @@ static int64_t dst_offset(const Sizes *z, int64_t n, int64_t m)
 static int64_t lse_offset(const Sizes *z, int64_t n, int64_t m, int64_t head, int64_t query)
 {
     int64_t prompt = query / z->group, of_prompt = z->queries / z->group;
-    return (((n * z->prompts + m) * of_prompt + prompt) * z->heads + head) * z->group + query % z->group;
+    return (((n * z->prompts + m) * of_prompt + prompt) * z->heads + head) * z->group +
+           query % z->group;
 }
 
 /* Labels of the keys of one prompt, or NULL; key `n_free` is the first that has one. */
@@ -79,7 +82,8 @@ static Labels labels_of(const KernelCall *call, const Sizes *z, int64_t n, int64
     const Tensor *labels = &call->src[3];
     int64_t n_free = call->attr->attention.n_free_keys;
     if (!cpu_present(labels)) return (Labels){NULL, n_free};
-    return (Labels){(const int32_t *)labels->data + (n * z->prompts + m) * (z->keys - n_free), n_free};
+    return (Labels){(const int32_t *)labels->data + (n * z->prompts + m) * (z->keys - n_free),
+                    n_free};
 }
 
 /* One block of queries of one prompt, for the heads [head0, head1). */
@@ -88,7 +92,7 @@ typedef struct Block {
     int64_t first, n_queries, lanes; /* lanes: n_queries rounded up to whole vectors */
 } Block;
 
-/* dst (head_dim, lanes) = factor * rows (n_queries, head_dim; ld width) transposed, 0 in unused lanes. */
+/* dst (head_dim, lanes) = factor * rows (n_queries, head_dim) transposed, 0 in unused lanes. */
 static void load_lanes(const Sizes *z, const Block *b, const float *rows, float factor, float *dst)
 {
     if (b->lanes != b->n_queries) memset(dst, 0, (size_t)(z->head_dim * b->lanes) * sizeof(float));
@@ -119,8 +123,8 @@ typedef struct Tile {
     const float *k, *v;
 } Tile;
 
-static Tile load_tile(const KernelCall *call, const Sizes *z, int64_t offset, int64_t first, float *k_rows,
-                      float *v_rows)
+static Tile load_tile(const KernelCall *call, const Sizes *z, int64_t offset, int64_t first,
+                      float *k_rows, float *v_rows)
 {
     int64_t n = tile_min(KEY_TILE, z->keys - first), from = offset + first * z->width;
     return (Tile){first, n, tile_load(&call->src[1], from, n * z->width, k_rows),
@@ -150,11 +154,14 @@ typedef struct Forward {
 
 static int64_t forward_layout(const Sizes *z, float *base, Forward *f)
 {
-    int64_t block = tile_min(tile_round(z->queries), QUERY_BLOCK), tile = tile_min(z->keys, KEY_TILE);
+    int64_t block = tile_min(tile_round(z->queries), QUERY_BLOCK);
+    int64_t tile = tile_min(z->keys, KEY_TILE);
     TilePart part[] = {
-        {&f->q_rows, block * z->width}, {&f->k_rows, tile * z->width},   {&f->v_rows, tile * z->width},
-        {&f->q_lanes, block * z->width}, {&f->max, z->heads * block},    {&f->sum, z->heads * block},
-        {&f->out, block * z->width},    {&f->s, tile * block},           {&f->correction, block},
+        {&f->q_rows, block * z->width}, {&f->k_rows, tile * z->width},
+        {&f->v_rows, tile * z->width},  {&f->q_lanes, block * z->width},
+        {&f->max, z->heads * block},    {&f->sum, z->heads * block},
+        {&f->out, block * z->width},    {&f->s, tile * block},
+        {&f->correction, block},
     };
     return tile_lay_out(base, part, sizeof part / sizeof *part);
 }
@@ -174,14 +181,14 @@ static void forward_start(const KernelCall *call, const Sizes *z, const Block *b
 }
 
 /* Takes the keys of a tile into the running result of one head. */
-static void forward_tile(const Sizes *z, const Block *b, const Labels *labels, const Tile *tile, int64_t head,
-                         Forward *f)
+static void forward_tile(const Sizes *z, const Block *b, const Labels *labels, const Tile *tile,
+                         int64_t head, Forward *f)
 {
     int64_t width = z->width, hd = z->head_dim, column = head * hd, lanes = b->lanes;
     bool is_first = tile->first == 0;
     float *out = f->out + column;
-    tile_matmul(tile->n, lanes, hd, tile->k + column, width, f->q_lanes + column * lanes, lanes, f->s, lanes,
-                false);
+    tile_matmul(tile->n, lanes, hd, tile->k + column, width, f->q_lanes + column * lanes, lanes,
+                f->s, lanes, false);
     mask_keys(labels, tile, lanes, f->s);
     tile_softmax(tile->n, lanes, f->s, f->max + head * lanes, f->sum + head * lanes, f->correction);
     for (int64_t q = 0; !is_first && q < b->n_queries; q++)
@@ -248,13 +255,14 @@ Status cpu_attention(Backend *backend, KernelCall *call)
     Forward sizes;
     assert(z.heads * z.head_dim == z.width);
     call->run = attention_run;
-    call->scratch_bytes = (size_t)(call->n_threads * forward_layout(&z, NULL, &sizes)) * sizeof(float);
+    call->scratch_bytes =
+        (size_t)(call->n_threads * forward_layout(&z, NULL, &sizes)) * sizeof(float);
     return OK;
 }
 
 /* ---- gradient ---- */
 
-/* Where the gradient of one operand adds up: in the destination itself if that is f32, else in scratch. */
+/* Where the gradient of one operand adds up: in the destination if that is f32, else in scratch. */
 typedef struct Sum {
     const Tensor *dst;
     float *scratch; /* rows of `width` */
@@ -274,7 +282,8 @@ typedef struct Gradient {
 
 static int64_t gradient_layout(const KernelCall *call, const Sizes *z, float *base, Gradient *g)
 {
-    int64_t block = tile_min(tile_round(z->queries), QUERY_BLOCK), tile = tile_min(z->keys, KEY_TILE);
+    int64_t block = tile_min(tile_round(z->queries), QUERY_BLOCK);
+    int64_t tile = tile_min(z->keys, KEY_TILE);
     int64_t rows = block * z->width;
     bool copy_q = call->dst[0].dtype != DT_F32, copy_k = call->dst[1].dtype != DT_F32;
     bool copy_v = call->dst[2].dtype != DT_F32;
@@ -317,7 +326,7 @@ static void sum_close(const Sizes *z, const Block *b, int64_t n_rows, const Sum 
     }
 }
 
-/* Reads a block of queries: lanes of q and dout, lse, and delta = sum over channels of dst * ddst. */
+/* Reads a block of queries: lanes of q and dout, lse, delta = sum over channels of dst * ddst. */
 static void gradient_start(const KernelCall *call, const Sizes *z, const Block *b, Gradient *g)
 {
     int64_t n_elems = b->n_queries * z->width, skip = b->first * z->width;
@@ -345,24 +354,30 @@ static void gradient_start(const KernelCall *call, const Sizes *z, const Block *
 }
 
 /* One head of one tile of keys; `new_q`, `new_kv`: the sums hold nothing yet. */
-static void gradient_tile(const Sizes *z, const Block *b, const Labels *labels, const Tile *tile, int64_t head,
-                          bool new_q, bool new_kv, Gradient *g)
+static void gradient_tile(const Sizes *z, const Block *b, const Labels *labels, const Tile *tile,
+                          int64_t head, bool new_q, bool new_kv, Gradient *g)
 {
     int64_t width = z->width, hd = z->head_dim, column = head * hd, lanes = b->lanes;
-    float *dk = g->dk.rows + tile->first * width + column, *dv = g->dv.rows + tile->first * width + column;
+    float *dk = g->dk.rows + tile->first * width + column;
+    float *dv = g->dv.rows + tile->first * width + column;
     float *dq = g->dq.rows + b->first * width + column;
     const float *k = tile->k + column, *v = tile->v + column;
-    tile_matmul(tile->n, lanes, hd, k, width, g->q_lanes + column * lanes, lanes, g->s, lanes, false);
-    tile_matmul(tile->n, lanes, hd, v, width, g->dout_lanes + column * lanes, lanes, g->dp, lanes, false);
+    tile_matmul(tile->n, lanes, hd, k, width, g->q_lanes + column * lanes, lanes, g->s, lanes,
+                false);
+    tile_matmul(tile->n, lanes, hd, v, width, g->dout_lanes + column * lanes, lanes, g->dp, lanes,
+                false);
     mask_keys(labels, tile, lanes, g->s);
-    tile_softmax_grad(tile->n, lanes, g->s, g->dp, g->lse + head * lanes, g->delta + head * lanes, g->scale);
-    tile_matmul(tile->n, hd, b->n_queries, g->s, lanes, g->dout + column, width, dv, width, !new_kv);
+    tile_softmax_grad(tile->n, lanes, g->s, g->dp, g->lse + head * lanes, g->delta + head * lanes,
+                      g->scale);
+    tile_matmul(tile->n, hd, b->n_queries, g->s, lanes, g->dout + column, width, dv, width,
+                !new_kv);
     tile_matmul(tile->n, hd, b->n_queries, g->dp, lanes, g->q + column, width, dk, width, !new_kv);
     tile_matmul_ta(b->n_queries, hd, tile->n, g->dp, lanes, k, width, dq, width, !new_q);
 }
 
 /* All queries of prompt b->m; `first_of_sum`: nothing of an earlier prompt is in shared sums. */
-static void gradient_prompt(const KernelCall *call, const Sizes *z, Block *b, Gradient *g, bool first_of_sum)
+static void gradient_prompt(const KernelCall *call, const Sizes *z, Block *b, Gradient *g,
+                            bool first_of_sum)
 {
     Labels labels = labels_of(call, z, b->n, b->m);
     int64_t offset = kv_offset(z, b->n, b->m);
@@ -380,7 +395,8 @@ static void gradient_prompt(const KernelCall *call, const Sizes *z, Block *b, Gr
 }
 
 /* Prompts [m0, m1) of one image: one, or all that share an operand. */
-static void gradient_unit(const KernelCall *call, const Sizes *z, Block *b, Gradient *g, int64_t m0, int64_t m1)
+static void gradient_unit(const KernelCall *call, const Sizes *z, Block *b, Gradient *g, int64_t m0,
+                          int64_t m1)
 {
     for (int64_t m = m0; m < m1; m++) {
         b->m = m;

@@ -1,12 +1,13 @@
 /* Focal and Dice losses of whole masks and their gradient.
  *
- * They stream over the S x S map and never hold it. Low-resolution rows are up-sampled horizontally once and
- * kept while they are one of the two neighbours of the current row. The gradient runs the other way: rows of
- * dlogit add into the two neighbours' rows of width S, and a row that is complete goes through the transposed
- * horizontal map.
+ * They stream over the S x S map and never hold it. Low-resolution rows are up-sampled horizontally
+ * once and kept while they are one of the two neighbours of the current row. The gradient runs the
+ * other way: rows of dlogit add into the two neighbours' rows of width S, and a row that is
+ * complete goes through the transposed horizontal map.
  *
- * Work is cut into (candidate, band of rows), the same bands for any number of threads. A band of the
- * gradient owns low-resolution rows and makes again the few rows of dlogit that it shares with the next band.
+ * Work is cut into (candidate, band of rows), the same bands for any number of threads. A band of
+ * the gradient owns low-resolution rows and makes again the few rows of dlogit that it shares with
+ * the next band.
  */
 #include "kernels/cpu/mask_loss.h"
 #include "kernels/cpu/tile.h"
@@ -17,8 +18,8 @@ enum { BANDS = 8 };
 
 /* ---- up-sampling ---- */
 
-/* The horizontal map from width to size, made once per run: x lies between left[x] and the next pixel;
- * start[i] is the first x with left[x] >= i. */
+/* The horizontal map from width to size, made once per run: x lies between left[x] and the next
+ * pixel; start[i] is the first x with left[x] >= i. */
 typedef struct Columns {
     int32_t *left, *start;
     float *weight; /* of the right pixel */
@@ -68,24 +69,25 @@ static void upsample_row_grad(const MaskLoss *loss, const Columns *c, const floa
     }
 }
 
-/* Up-sampled rows of one candidate, kept by the parity of their index: two neighbours never collide. */
+/* Up-sampled rows of one candidate, kept by the parity of their index: neighbours never collide. */
 typedef struct RowPair {
     float *row[2];
     int64_t index[2];
 } RowPair;
 
-static const float *pair_row(const MaskLoss *loss, const Columns *c, const float *logits, int64_t row,
-                             RowPair *pair)
+static const float *pair_row(const MaskLoss *loss, const Columns *c, const float *logits,
+                             int64_t row, RowPair *pair)
 {
     int slot = (int)(row & 1);
-    if (pair->index[slot] != row) upsample_row(loss, c, logits + row * loss->width, pair->row[slot]);
+    if (pair->index[slot] != row)
+        upsample_row(loss, c, logits + row * loss->width, pair->row[slot]);
     pair->index[slot] = row;
     return pair->row[slot];
 }
 
 /* ---- terms of a row ---- */
 
-/* miss^gamma through logarithms; the floor keeps 0 finite and is far below what the product can show. */
+/* miss^gamma through logarithms; the floor keeps 0 finite and is far below what shows. */
 static inline float power(float miss, float gamma)
 {
     return math_exp(gamma * math_log(miss > 1e-37f ? miss : 1e-37f));
@@ -124,8 +126,9 @@ static inline __attribute__((always_inline)) RowSums sum_row(const Row *row, Foc
     return (RowSums){focal, pt, p, sum_t};
 }
 
-static inline __attribute__((always_inline)) void grad_row(const Row *row, Focal f, float dfocal, MaskDice dice,
-                                                           bool square, float *restrict dst)
+static inline __attribute__((always_inline)) void grad_row(const Row *row, Focal f, float dfocal,
+                                                           MaskDice dice, bool square,
+                                                           float *restrict dst)
 {
     float w1 = row->weight, w0 = 1.0f - w1;
     const float *above = row->above, *below = row->below, *target = row->target;
@@ -138,7 +141,8 @@ static inline __attribute__((always_inline)) void grad_row(const Row *row, Focal
         float slope = f.gamma * (square ? miss : power(miss, f.gamma - 1.0f));
         float dmiss = slope * (1.0f - 2.0f * t) * pq * pixel.ce;
         float alpha_t = f.alpha * t + (1.0f - f.alpha) * (1.0f - t);
-        dst[i] = dfocal * alpha_t * (factor * (pixel.p - t) + dmiss) + pq * (dice.slope * t + dice.base);
+        dst[i] =
+            dfocal * alpha_t * (factor * (pixel.p - t) + dmiss) + pq * (dice.slope * t + dice.base);
     }
 }
 
@@ -166,8 +170,12 @@ typedef struct Work {
 static int64_t work_layout(const MaskLoss *loss, bool gradient, float *base, Work *w)
 {
     int64_t target_rows = gradient ? 1 : loss->size / BANDS + 1, rows = gradient ? loss->size : 0;
-    TilePart part[] = {{&w->target, target_rows * loss->size}, {&w->d, rows}, {&w->up[0], loss->size},
-                       {&w->up[1], loss->size}, {&w->sum[0], rows}, {&w->sum[1], rows}};
+    TilePart part[] = {{&w->target, target_rows * loss->size},
+                       {&w->d, rows},
+                       {&w->up[0], loss->size},
+                       {&w->up[1], loss->size},
+                       {&w->sum[0], rows},
+                       {&w->sum[1], rows}};
     return tile_lay_out(base, part, sizeof part / sizeof *part);
 }
 
@@ -179,18 +187,22 @@ typedef struct Band {
 
 static Band band_of(int64_t prompt, int64_t candidate, int64_t index, int64_t n_rows, const Work *w)
 {
-    Band b = {.prompt = prompt, .candidate = candidate,
+    Band b = {.prompt = prompt,
+              .candidate = candidate,
               .pair = {.row = {w->up[0], w->up[1]}, .index = {-1, -1}}};
     cpu_split(n_rows, BANDS, (int)index, &b.begin, &b.end);
     return b;
 }
 
-static Row make_row(const MaskLoss *loss, const Columns *c, const MaskTaps *taps, const float *target, Band *b)
+static Row make_row(const MaskLoss *loss, const Columns *c, const MaskTaps *taps,
+                    const float *target, Band *b)
 {
     const float *logits = mask_logits(loss, b->prompt, b->candidate);
     return (Row){.above = pair_row(loss, c, logits, taps->first, &b->pair),
                  .below = pair_row(loss, c, logits, taps->second, &b->pair),
-                 .target = target, .weight = (float)taps->weight, .n = loss->size};
+                 .target = target,
+                 .weight = (float)taps->weight,
+                 .n = loss->size};
 }
 
 typedef struct Sums {
@@ -218,8 +230,8 @@ static void add_row(int64_t n, float factor, const float *restrict src, float *r
 }
 
 /* Writes low-resolution rows [*next, end) of dlogits, complete now, and clears their sums. */
-static void flush_rows(const MaskLoss *loss, const Columns *c, int64_t *next, int64_t end, float *dlogits,
-                       Work *w)
+static void flush_rows(const MaskLoss *loss, const Columns *c, int64_t *next, int64_t end,
+                       float *dlogits, Work *w)
 {
     for (; *next < end; (*next)++) {
         float *sum = w->sum[*next & 1];
@@ -240,8 +252,8 @@ static int64_t first_reaching(const MaskLoss *loss, int64_t row)
     return low;
 }
 
-static void grad_band(const MaskLoss *loss, const Columns *c, Focal focal, float dfocal, MaskDice dice,
-                      float *dlogits, Band *b, Work *w)
+static void grad_band(const MaskLoss *loss, const Columns *c, Focal focal, float dfocal,
+                      MaskDice dice, float *dlogits, Band *b, Work *w)
 {
     int64_t next = b->begin;
     for (int i = 0; i < 2; i++) memset(w->sum[i], 0, (size_t)loss->size * sizeof(float));
@@ -252,7 +264,8 @@ static void grad_band(const MaskLoss *loss, const Columns *c, Focal focal, float
         mask_target_row(loss, b->prompt, y, w->target);
         Row row = make_row(loss, c, &taps, w->target, b);
         grad_row_any(&row, focal, dfocal, dice, w->d);
-        if (taps.first >= b->begin) add_row(loss->size, 1.0f - row.weight, w->d, w->sum[taps.first & 1]);
+        if (taps.first >= b->begin)
+            add_row(loss->size, 1.0f - row.weight, w->d, w->sum[taps.first & 1]);
         if (taps.second < b->end) add_row(loss->size, row.weight, w->d, w->sum[taps.second & 1]);
     }
     flush_rows(loss, c, &next, b->end, dlogits, w);
@@ -272,8 +285,10 @@ static Scratch scratch_of(const KernelCall *call, const MaskLoss *loss, bool gra
 {
     Work sizes;
     size_t at = columns_bytes(loss);
-    Scratch s = {.sums = (Sums *)((char *)call->scratch + at), .thread_floats = work_layout(loss, gradient, NULL, &sizes)};
-    if (!gradient) at += (size_t)tile_round(loss->prompts * loss->candidates * BANDS) * sizeof(Sums);
+    Scratch s = {.sums = (Sums *)((char *)call->scratch + at),
+                 .thread_floats = work_layout(loss, gradient, NULL, &sizes)};
+    if (!gradient)
+        at += (size_t)tile_round(loss->prompts * loss->candidates * BANDS) * sizeof(Sums);
     s.threads = (float *)((char *)call->scratch + at);
     s.bytes = at + (size_t)(call->n_threads * s.thread_floats) * sizeof(float);
     return s;
@@ -292,13 +307,14 @@ static void focal_dice_finish(const KernelCall *call, const MaskLoss *loss, cons
             total.pt += sums[i].pt;
             total.p_and_t += sums[i].p_and_t;
         }
-        mask_set_terms(call, cell, total.focal / (double)(loss->size * loss->size), total.pt, total.p_and_t);
+        mask_set_terms(call, cell, total.focal / (double)(loss->size * loss->size), total.pt,
+                       total.p_and_t);
     }
 }
 
 /* One band of all candidates of one mask. */
-static void focal_dice_unit(const KernelCall *call, const MaskLoss *loss, const Columns *columns, int64_t unit,
-                            Sums *sums, Work *w)
+static void focal_dice_unit(const KernelCall *call, const MaskLoss *loss, const Columns *columns,
+                            int64_t unit, Sums *sums, Work *w)
 {
     const FocalDiceAttr *attr = &call->attr->focal_dice;
     Focal focal = {(float)attr->alpha, (float)attr->gamma};
@@ -309,7 +325,8 @@ static void focal_dice_unit(const KernelCall *call, const MaskLoss *loss, const 
     for (int64_t c = 0; c < loss->candidates; c++) {
         if (!mask_takes_part(loss, c)) continue;
         b = band_of(prompt, c, index, loss->size, w);
-        sums[(prompt * loss->candidates + c) * BANDS + index] = sum_band(loss, columns, focal, &b, w);
+        sums[(prompt * loss->candidates + c) * BANDS + index] =
+            sum_band(loss, columns, focal, &b, w);
     }
 }
 
@@ -331,8 +348,8 @@ static void focal_dice_run(const KernelCall *call)
 }
 
 /* One band of one candidate. Sources 4 and 5: sums and dterms (N,M,C,2). */
-static void focal_dice_grad_unit(const KernelCall *call, const MaskLoss *loss, const Columns *columns,
-                                 int64_t unit, Work *w)
+static void focal_dice_grad_unit(const KernelCall *call, const MaskLoss *loss,
+                                 const Columns *columns, int64_t unit, Work *w)
 {
     const FocalDiceAttr *attr = &call->attr->focal_dice_grad;
     int64_t cell = unit / BANDS, candidate = cell % loss->candidates;
@@ -341,7 +358,8 @@ static void focal_dice_grad_unit(const KernelCall *call, const MaskLoss *loss, c
     const float *dterms = (const float *)call->src[5].data + 2 * cell;
     float *dlogits = (float *)call->dst[0].data + cell * mask_map_elems(loss);
     if (!mask_takes_part(loss, candidate) || (dterms[0] == 0.0f && dterms[1] == 0.0f)) {
-        memset(dlogits + b.begin * loss->width, 0, (size_t)((b.end - b.begin) * loss->width) * sizeof(float));
+        memset(dlogits + b.begin * loss->width, 0,
+               (size_t)((b.end - b.begin) * loss->width) * sizeof(float));
         return;
     }
     Focal focal = {(float)attr->alpha, (float)attr->gamma};
@@ -349,8 +367,8 @@ static void focal_dice_grad_unit(const KernelCall *call, const MaskLoss *loss, c
     grad_band(loss, columns, focal, dfocal, mask_dice(sums, dterms[1]), dlogits, &b, w);
 }
 
-/* Bands are dealt in turn: mostly one candidate of each mask has a gradient, and no thread should get only
- * those. */
+/* Bands are dealt in turn: mostly one candidate of each mask has a gradient, and no thread should
+ * get only those. */
 static void focal_dice_grad_run(const KernelCall *call)
 {
     MaskLoss loss = mask_loss_of(call, call->attr->focal_dice_grad.size);

@@ -2,11 +2,11 @@
  *
  * Per image and group, with q, k through ReLU and v given a column of ones:
  *   S (d, d+1) = sum over pixels of k^T [v 1]      O = q S      out[j] = O[j] / (O[d] + eps)
- * so the numerator and the normaliser come from the same products. The ones fill a vector of their own
- * (columns d+1.. are 0), which keeps all widths whole vectors for the usual d of 16 and 32.
+ * so the numerator and the normaliser come from the same products. The ones fill a vector of their
+ * own (columns d+1.. are 0), which keeps all widths whole vectors for the usual d of 16 and 32.
  *
- * Products over a block of pixels are in f32; blocks are added in double: maps have up to 4096 pixels, the
- * sums are not normalised, and where the normaliser is tiny the gradient is huge.
+ * Products over a block of pixels are in f32; blocks are added in double: maps have up to 4096
+ * pixels, the sums are not normalised, and where the normaliser is tiny the gradient is huge.
  * Threads share the (image, group) pairs; no two write one element.
  */
 #include "kernels/cpu/math.h"
@@ -27,29 +27,33 @@ static Sizes sizes_of(const KernelCall *call)
 {
     const Shape *src = &call->src[0].shape;
     int64_t dim = call->attr->linear_attention.head_dim;
-    return (Sizes){.images = src->dim[0], .pixels = src->dim[1] * src->dim[2], .dim = dim,
-                   .groups = src->dim[3] / (3 * dim), .aug = dim + TILE_LANES,
+    return (Sizes){.images = src->dim[0],
+                   .pixels = src->dim[1] * src->dim[2],
+                   .dim = dim,
+                   .groups = src->dim[3] / (3 * dim),
+                   .aug = dim + TILE_LANES,
                    .eps = (float)call->attr->linear_attention.eps};
 }
 
 /* A thread's scratch. Small matrices are (dim, aug); blocks have PIXEL_BLOCK rows. */
 typedef struct Work {
-    float *q, *k, *v;       /* blocks (dim), (dim), (aug); q and k through ReLU */
-    float *out;             /* block (aug): O, then its gradient */
-    float *dout;            /* one pixel (dim) of ddst */
-    float *dq, *dk, *dv;    /* blocks (dim) */
-    float *s, *ds, *part;   /* S, dS, the product of one block */
-    float *s_t, *ds_t;      /* (aug, dim) */
-    float *sum;             /* (dim, aug) of double */
+    float *q, *k, *v;     /* blocks (dim), (dim), (aug); q and k through ReLU */
+    float *out;           /* block (aug): O, then its gradient */
+    float *dout;          /* one pixel (dim) of ddst */
+    float *dq, *dk, *dv;  /* blocks (dim) */
+    float *s, *ds, *part; /* S, dS, the product of one block */
+    float *s_t, *ds_t;    /* (aug, dim) */
+    float *sum;           /* (dim, aug) of double */
 } Work;
 
 static int64_t layout(const Sizes *z, float *base, Work *w)
 {
     int64_t narrow = PIXEL_BLOCK * z->dim, wide = PIXEL_BLOCK * z->aug, matrix = z->dim * z->aug;
     TilePart part[] = {
-        {&w->q, narrow},  {&w->k, narrow},  {&w->v, wide},     {&w->out, wide},   {&w->dout, z->dim},
-        {&w->dq, narrow}, {&w->dk, narrow}, {&w->dv, narrow},  {&w->s, matrix},   {&w->ds, matrix},
-        {&w->part, matrix}, {&w->s_t, matrix}, {&w->ds_t, matrix}, {&w->sum, 2 * matrix},
+        {&w->q, narrow},    {&w->k, narrow},       {&w->v, wide},      {&w->out, wide},
+        {&w->dout, z->dim}, {&w->dq, narrow},      {&w->dk, narrow},   {&w->dv, narrow},
+        {&w->s, matrix},    {&w->ds, matrix},      {&w->part, matrix}, {&w->s_t, matrix},
+        {&w->ds_t, matrix}, {&w->sum, 2 * matrix},
     };
     return tile_lay_out(base, part, sizeof part / sizeof *part);
 }
@@ -59,10 +63,14 @@ typedef struct Block {
     int64_t n, group, first, rows;
 } Block;
 
-static int64_t pixel(const Sizes *z, const Block *b, int64_t i) { return b->n * z->pixels + b->first + i; }
+static int64_t pixel(const Sizes *z, const Block *b, int64_t i)
+{
+    return b->n * z->pixels + b->first + i;
+}
 
 /* dst (rows,dim) = q or k (part 0, 1) through ReLU. */
-static void load_features(const KernelCall *call, const Sizes *z, const Block *b, int part, float *dst)
+static void load_features(const KernelCall *call, const Sizes *z, const Block *b, int part,
+                          float *dst)
 {
     for (int64_t i = 0; i < b->rows; i++) {
         float *to = dst + i * z->dim;
@@ -88,10 +96,14 @@ static void load_values(const KernelCall *call, const Sizes *z, const Block *b, 
 
 static Block block_at(const Sizes *z, int64_t unit, int64_t first)
 {
-    return (Block){unit / z->groups, unit % z->groups, first, tile_min(PIXEL_BLOCK, z->pixels - first)};
+    return (Block){unit / z->groups, unit % z->groups, first,
+                   tile_min(PIXEL_BLOCK, z->pixels - first)};
 }
 
-static void sum_clear(const Sizes *z, Work *w) { memset(w->sum, 0, (size_t)(z->dim * z->aug) * sizeof(double)); }
+static void sum_clear(const Sizes *z, Work *w)
+{
+    memset(w->sum, 0, (size_t)(z->dim * z->aug) * sizeof(double));
+}
 
 /* sum += a^T b of one block; a (rows,dim), b (rows,aug). */
 static void sum_add(const Sizes *z, const Block *b, const float *a, const float *values, Work *w)
@@ -138,7 +150,8 @@ static void forward_block(const KernelCall *call, const Sizes *z, const Block *b
     }
 }
 
-/* The gradient of O from that of out: dO[j] = g[j] / D, dO[d] = -sum_j g[j] out[j] / D, D = O[d] + eps. */
+/* The gradient of O from that of out, with D = O[d] + eps:
+ * dO[j] = g[j] / D, dO[d] = -sum_j g[j] out[j] / D. */
 static void gradient_of_product(const KernelCall *call, const Sizes *z, const Block *b, Work *w)
 {
     for (int64_t i = 0; i < b->rows; i++) {
@@ -156,14 +169,15 @@ static void gradient_of_product(const KernelCall *call, const Sizes *z, const Bl
 }
 
 /* Zero where the feature was cut off by ReLU, then to part 0, 1 (q, k) of dsrc; v has no ReLU. */
-static void store_part(const KernelCall *call, const Sizes *z, const Block *b, int part, const float *feature,
-                       float *grad)
+static void store_part(const KernelCall *call, const Sizes *z, const Block *b, int part,
+                       const float *feature, float *grad)
 {
     for (int64_t i = 0; i < b->rows; i++) {
         float *row = grad + i * z->dim;
         for (int64_t c = 0; feature && c < z->dim; c++)
             row[c] = feature[i * z->dim + c] > 0.0f ? row[c] : 0.0f;
-        tile_store(&call->dst[0], ((pixel(z, b, i) * z->groups + b->group) * 3 + part) * z->dim, z->dim, row);
+        tile_store(&call->dst[0], ((pixel(z, b, i) * z->groups + b->group) * 3 + part) * z->dim,
+                   z->dim, row);
     }
 }
 
@@ -176,7 +190,8 @@ static void gradient_queries(const KernelCall *call, const Sizes *z, int64_t uni
         Block b = block_at(z, unit, first);
         apply_state(call, z, &b, w);
         gradient_of_product(call, z, &b, w);
-        tile_matmul(b.rows, z->dim, z->dim + 1, w->out, z->aug, w->s_t, z->dim, w->dq, z->dim, false);
+        tile_matmul(b.rows, z->dim, z->dim + 1, w->out, z->aug, w->s_t, z->dim, w->dq, z->dim,
+                    false);
         store_part(call, z, &b, 0, w->q, w->dq);
         sum_add(z, &b, w->q, w->out, w);
     }
@@ -191,7 +206,8 @@ static void gradient_keys(const KernelCall *call, const Sizes *z, int64_t unit, 
         Block b = block_at(z, unit, first);
         load_features(call, z, &b, 1, w->k);
         load_values(call, z, &b, w->v);
-        tile_matmul(b.rows, z->dim, z->dim + 1, w->v, z->aug, w->ds_t, z->dim, w->dk, z->dim, false);
+        tile_matmul(b.rows, z->dim, z->dim + 1, w->v, z->aug, w->ds_t, z->dim, w->dk, z->dim,
+                    false);
         tile_matmul(b.rows, z->dim, z->dim, w->k, z->dim, w->ds, z->aug, w->dv, z->dim, false);
         store_part(call, z, &b, 1, w->k, w->dk);
         store_part(call, z, &b, 2, NULL, w->dv);

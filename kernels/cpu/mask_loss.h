@@ -1,5 +1,5 @@
-/* What the mask losses on all pixels (losses.c) and on points (points.c) share: the operands, the targets'
- * rows, the taps of the up-sampling and the terms of one pixel.
+/* What the mask losses on all pixels (losses.c) and on points (points.c) share: the operands, the
+ * targets' rows, the taps of the up-sampling and the terms of one pixel.
  *
  * Sources 0..3 of all these ops: logits (N,M,C,h,w), words (N,capacity), rows (N,M,S+1), mode (1).
  */
@@ -22,10 +22,16 @@ typedef struct MaskLoss {
 static inline MaskLoss mask_loss_of(const KernelCall *call, int64_t size)
 {
     const Shape *logits = &call->src[0].shape;
-    return (MaskLoss){.prompts = logits->dim[0] * logits->dim[1], .per_image = logits->dim[1],
-                      .candidates = logits->dim[2], .height = logits->dim[3], .width = logits->dim[4],
-                      .size = size, .logits = call->src[0].data, .words = call->src[1].data,
-                      .capacity = call->src[1].shape.dim[1], .rows = call->src[2].data,
+    return (MaskLoss){.prompts = logits->dim[0] * logits->dim[1],
+                      .per_image = logits->dim[1],
+                      .candidates = logits->dim[2],
+                      .height = logits->dim[3],
+                      .width = logits->dim[4],
+                      .size = size,
+                      .logits = call->src[0].data,
+                      .words = call->src[1].data,
+                      .capacity = call->src[1].shape.dim[1],
+                      .rows = call->src[2].data,
                       .mode = call->src[3].data};
 }
 
@@ -50,7 +56,7 @@ static inline void mask_target_row(const MaskLoss *loss, int64_t prompt, int64_t
     soft_runs_expand_row(words + rows[y], words + rows[y + 1], dst, loss->size);
 }
 
-/* The two source elements that one up-sampled element lies between: first, min(first + 1, n - 1). */
+/* The two source elements that an up-sampled one lies between: first and min(first + 1, n - 1). */
 typedef struct MaskTaps {
     int64_t first, second;
     double weight; /* of the second */
@@ -64,8 +70,8 @@ static inline MaskTaps mask_taps(int64_t i, int64_t n_src, int64_t n_dst)
     return (MaskTaps){first, first + 1 < n_src ? first + 1 : n_src - 1, position - (double)first};
 }
 
-/* p = sigmoid(x), q = 1 - p without cancellation, and the cross entropy of x against t, all from one
- * exponential and one division. */
+/* p = sigmoid(x), q = 1 - p without cancellation, and the cross entropy of x against t, all from
+ * one exponential and one division. */
 typedef struct MaskPixel {
     float p, q, ce;
 } MaskPixel;
@@ -75,7 +81,8 @@ static inline MaskPixel mask_pixel(float x, float t)
     float e = math_exp(-fabsf(x)), one = 1.0f + e, two = 2.0f + e, inverse = 1.0f / (one * two);
     float larger = two * inverse, smaller = e * larger;
     float log1p_e = math_two_atanh(e * (one * inverse)); /* ln(1+e) = 2 atanh(e / (2+e)) */
-    return (MaskPixel){.p = x > 0.0f ? larger : smaller, .q = x > 0.0f ? smaller : larger,
+    return (MaskPixel){.p = x > 0.0f ? larger : smaller,
+                       .q = x > 0.0f ? smaller : larger,
                        .ce = (x > 0.0f ? x : 0.0f) - x * t + log1p_e};
 }
 
@@ -92,10 +99,11 @@ static inline MaskDice mask_dice(const float sums[2], float ddice)
 }
 
 /* mask_set_terms: terms and sums of one candidate from the sums over its pixels or points. */
-static inline void mask_set_terms(const KernelCall *call, int64_t cell, double mask_term, double sum_pt,
-                                  double sum_p_and_t)
+static inline void mask_set_terms(const KernelCall *call, int64_t cell, double mask_term,
+                                  double sum_pt, double sum_p_and_t)
 {
-    float *terms = (float *)call->dst[0].data + 2 * cell, *sums = (float *)call->dst[1].data + 2 * cell;
+    float *terms = (float *)call->dst[0].data + 2 * cell;
+    float *sums = (float *)call->dst[1].data + 2 * cell;
     double intersection = 2 * sum_pt + 1, total = sum_p_and_t + 1;
     terms[0] = (float)mask_term;
     terms[1] = (float)(1 - intersection / total);

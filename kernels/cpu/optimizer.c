@@ -1,7 +1,7 @@
 /* Norm of the gradients, clipping, AdamW and the moving average of the weights.
  *
- * Bound by memory: each runs once over its arrays, threads sharing blocks. Whether a step happens is decided
- * from scalars that earlier kernels wrote (ok, gate), never by the host.
+ * Bound by memory: each runs once over its arrays, threads sharing blocks. Whether a step happens
+ * is decided from scalars that earlier kernels wrote (ok, gate), never by the host.
  */
 #include "kernels/cpu/tile.h"
 
@@ -9,7 +9,7 @@
 
 /* ---- norm and clipping ---- */
 
-/* Sums of blocks of CPU_BLOCK in f32 add up in double: per thread, then over the threads in order. */
+/* Sums of blocks in f32 add up in double: per thread, then over the threads in order. */
 static double sum_squares(const Tensor *src, int64_t begin, int64_t end)
 {
     float tmp[CPU_BLOCK];
@@ -94,8 +94,8 @@ static Update update_of(const KernelCall *call, double step)
     };
 }
 
-static void adamw_block(const Update *u, int64_t n, const float *restrict grad, float *restrict param,
-                        float *restrict exp_avg, float *restrict exp_avg_sq)
+static void adamw_block(const Update *u, int64_t n, const float *restrict grad,
+                        float *restrict param, float *restrict exp_avg, float *restrict exp_avg_sq)
 {
     Update k = *u;
 #pragma omp simd
@@ -153,7 +153,8 @@ static void ema_run(const KernelCall *call)
     float *ema = call->dst[0].data;
     float decay = (float)call->attr->ema.decay, rest = (float)(1 - call->attr->ema.decay);
 #pragma omp parallel for simd num_threads(call->n_threads) schedule(static)
-    for (int64_t i = 0; i < shape_elems(call->dst[0].shape); i++) ema[i] = decay * ema[i] + rest * param[i];
+    for (int64_t i = 0; i < shape_elems(call->dst[0].shape); i++)
+        ema[i] = decay * ema[i] + rest * param[i];
 }
 
 Status cpu_ema(Backend *backend, KernelCall *call)

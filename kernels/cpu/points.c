@@ -1,7 +1,7 @@
 /* PointRend's losses: the choice of points, and cross entropy and Dice on them with their gradient.
  *
- * Logits at points are read in double and in the order of operations of the reference, so that both rank
- * points alike. A mask's target is expanded once per thread and serves all its candidates.
+ * Logits at points are read in double and in the order of operations of the reference, so that both
+ * rank points alike. A mask's target is expanded once per thread and serves all its candidates.
  * source  Kirillov et al., PointRend (2020), section 3.1
  */
 #include "base/rng.h"
@@ -16,41 +16,38 @@ enum { POINT_BLOCK = 256 };
 
 /* ---- bilinear reads ---- */
 
-/* The two pixels around the point u of an axis of `size` pixels, [0,1] long; a pixel outside has weight 0.
- * source  torch.nn.functional.grid_sample, zero padding, align_corners=False */
-typedef struct PointTaps {
+/* What one value is a weighted sum of, along one axis. */
+typedef struct Taps {
     int64_t at[2];
     double weight[2];
-} PointTaps;
+} Taps;
 
 static inline int64_t pixel_inside(int64_t at, int64_t size)
 {
     return at < 0 ? 0 : tile_min(at, size - 1);
 }
 
-static inline PointTaps point_taps(double u, int64_t size)
+/* The pixels around the point u of an axis of `size` pixels, [0,1] long; outside, the weight is 0.
+ * source  torch.nn.functional.grid_sample, zero padding, align_corners=False */
+static inline Taps point_taps(double u, int64_t size)
 {
     double s = u * (double)size - 0.5, lower = floor(s), t = s - lower;
     int64_t first = (int64_t)lower, second = first + 1;
-    PointTaps taps = {.at = {pixel_inside(first, size), pixel_inside(second, size)}};
+    Taps taps = {.at = {pixel_inside(first, size), pixel_inside(second, size)}};
     taps.weight[0] = taps.at[0] == first ? 1.0 - t : 0.0;
     taps.weight[1] = taps.at[1] == second ? t : 0.0;
     return taps;
 }
 
-/* The map's two rows or columns around an up-sampled one, with weights of both. */
-typedef struct UpTaps {
-    int64_t at[2];
-    double weight[2];
-} UpTaps;
-
-static inline UpTaps up_taps(int64_t i, int64_t n_src, int64_t n_dst)
+/* The map's rows (or columns) around row i of the up-sampled map. */
+static inline Taps up_taps(int64_t i, int64_t n_src, int64_t n_dst)
 {
     MaskTaps taps = mask_taps(i, n_src, n_dst);
-    return (UpTaps){{taps.first, taps.second}, {1.0 - taps.weight, taps.weight}};
+    return (Taps){{taps.first, taps.second}, {1.0 - taps.weight, taps.weight}};
 }
 
-static inline double up_value(const float *logits, int64_t width, const UpTaps *row, const UpTaps *col)
+static inline double up_value(const float *logits, int64_t width, const Taps *row,
+                              const Taps *col)
 {
     const float *above = logits + row->at[0] * width, *below = logits + row->at[1] * width;
     double sum = row->weight[0] * col->weight[0] * (double)above[col->at[0]];
@@ -62,9 +59,11 @@ static inline double up_value(const float *logits, int64_t width, const UpTaps *
 /* The up-sampled logits at (u,v). */
 static inline double logit_at(const MaskLoss *loss, const float *logits, double u, double v)
 {
-    PointTaps y = point_taps(v, loss->size), x = point_taps(u, loss->size);
-    UpTaps row0 = up_taps(y.at[0], loss->height, loss->size), row1 = up_taps(y.at[1], loss->height, loss->size);
-    UpTaps col0 = up_taps(x.at[0], loss->width, loss->size), col1 = up_taps(x.at[1], loss->width, loss->size);
+    Taps y = point_taps(v, loss->size), x = point_taps(u, loss->size);
+    Taps row0 = up_taps(y.at[0], loss->height, loss->size);
+    Taps row1 = up_taps(y.at[1], loss->height, loss->size);
+    Taps col0 = up_taps(x.at[0], loss->width, loss->size);
+    Taps col1 = up_taps(x.at[1], loss->width, loss->size);
     double sum = y.weight[0] * x.weight[0] * up_value(logits, loss->width, &row0, &col0);
     sum += y.weight[0] * x.weight[1] * up_value(logits, loss->width, &row0, &col1);
     sum += y.weight[1] * x.weight[0] * up_value(logits, loss->width, &row1, &col0);
@@ -74,10 +73,10 @@ static inline double logit_at(const MaskLoss *loss, const float *logits, double 
 /* Adds the gradient of logit_at to the map. */
 static void logit_at_grad(const MaskLoss *loss, double u, double v, double gradient, float *dlogits)
 {
-    PointTaps y = point_taps(v, loss->size), x = point_taps(u, loss->size);
+    Taps y = point_taps(v, loss->size), x = point_taps(u, loss->size);
     for (int i = 0; i < 4; i++) {
-        UpTaps row = up_taps(y.at[i / 2], loss->height, loss->size);
-        UpTaps col = up_taps(x.at[i % 2], loss->width, loss->size);
+        Taps row = up_taps(y.at[i / 2], loss->height, loss->size);
+        Taps col = up_taps(x.at[i % 2], loss->width, loss->size);
         double d = gradient * y.weight[i / 2] * x.weight[i % 2];
         for (int j = 0; j < 4; j++)
             dlogits[row.at[j / 2] * loss->width + col.at[j % 2]] +=
@@ -87,10 +86,11 @@ static void logit_at_grad(const MaskLoss *loss, double u, double v, double gradi
 
 static float target_at(const MaskLoss *loss, const float *map, double u, double v)
 {
-    PointTaps y = point_taps(v, loss->size), x = point_taps(u, loss->size);
+    Taps y = point_taps(v, loss->size), x = point_taps(u, loss->size);
     double sum = 0;
     for (int i = 0; i < 4; i++)
-        sum += y.weight[i / 2] * x.weight[i % 2] * (double)map[y.at[i / 2] * loss->size + x.at[i % 2]];
+        sum += y.weight[i / 2] * x.weight[i % 2] *
+               (double)map[y.at[i / 2] * loss->size + x.at[i % 2]];
     return (float)sum;
 }
 
@@ -118,14 +118,15 @@ static void draw_point(RngKey key, int64_t index, float point[2])
     point[1] = (float)rng_uniform(key, 2 * (uint64_t)index + 1);
 }
 
-/* The k-th smallest of n values, k >= 1, byte by byte from the top. *n_equal: how many of the values equal
- * to it are among the k smallest. */
+/* The k-th smallest of n values, k >= 1, byte by byte from the top. *n_equal: how many of the
+ * values equal to it are among the k smallest. */
 static uint64_t kth_smallest(const uint64_t *value, int64_t n, int64_t k, int64_t *n_equal)
 {
     uint64_t prefix = 0, known = 0;
     for (int shift = 56; shift >= 0; shift -= 8) {
         int64_t count[256] = {0}, below = 0;
-        for (int64_t i = 0; i < n; i++) count[(value[i] >> shift) & 255] += (value[i] & known) == prefix;
+        for (int64_t i = 0; i < n; i++)
+            count[(value[i] >> shift) & 255] += (value[i] & known) == prefix;
         uint64_t byte = 0;
         while (below + count[byte] < k) below += count[byte++];
         k -= below;
@@ -144,7 +145,7 @@ static void rank_points(const MaskLoss *loss, const float *logits, int64_t n, Dr
     }
 }
 
-/* Copies the `kept` points of smallest |logit| in the order of their draws; of equals, the first. */
+/* Copies the `kept` points of smallest |logit|, in the order of their draws; first of equals. */
 static float *keep_points(const Drawn *d, int64_t n, int64_t kept, float *dst)
 {
     if (kept == 0) return dst;
@@ -164,7 +165,8 @@ static void sample_cell(const KernelCall *call, const MaskLoss *loss, int64_t ce
     int64_t prompt = cell / loss->candidates, candidate = cell % loss->candidates;
     const int32_t *word = (const int32_t *)call->src[1].data + 2 * prompt;
     RngKey key = {.seed = ((uint64_t)(uint32_t)word[1] << 32) | (uint32_t)word[0],
-                  .purpose = RNG_LOSS_POINTS, .epoch = (uint32_t)candidate};
+                  .purpose = RNG_LOSS_POINTS,
+                  .epoch = (uint32_t)candidate};
     int64_t n = n_drawn(attr), kept = (int64_t)floor(attr->importance * (double)attr->n_points);
     float *points = (float *)call->dst[0].data + cell * attr->n_points * 2;
     for (int64_t i = 0; i < n; i++) draw_point(key, i, d->point + 2 * i);
@@ -178,13 +180,17 @@ static void point_sample_run(const KernelCall *call)
 {
     const PointSampleAttr *attr = &call->attr->point_sample;
     const Shape *shape = &call->src[0].shape;
-    MaskLoss loss = {.prompts = shape->dim[0] * shape->dim[1], .candidates = shape->dim[2],
-                     .height = shape->dim[3], .width = shape->dim[4], .size = attr->size,
+    MaskLoss loss = {.prompts = shape->dim[0] * shape->dim[1],
+                     .candidates = shape->dim[2],
+                     .height = shape->dim[3],
+                     .width = shape->dim[4],
+                     .size = attr->size,
                      .logits = call->src[0].data};
 #pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int t = 0; t < call->n_threads; t++) {
         int64_t begin, end;
-        Drawn d = {.magnitude = (uint64_t *)((char *)call->scratch + (size_t)t * drawn_bytes(attr))};
+        char *scratch = (char *)call->scratch + (size_t)t * drawn_bytes(attr);
+        Drawn d = {.magnitude = (uint64_t *)scratch};
         d.point = (float *)(d.magnitude + tile_round(n_drawn(attr)));
         cpu_split(loss.prompts * loss.candidates, call->n_threads, t, &begin, &end);
         for (int64_t cell = begin; cell < end; cell++) sample_cell(call, &loss, cell, &d);
@@ -212,8 +218,11 @@ typedef struct Cell {
 static Cell cell_of(const KernelCall *call, const MaskLoss *loss, int64_t index)
 {
     int64_t n_points = call->src[4].shape.dim[3];
-    Cell cell = {.index = index, .prompt = index / loss->candidates, .candidate = index % loss->candidates,
-                 .n_points = n_points, .points = (const float *)call->src[4].data + index * n_points * 2};
+    Cell cell = {.index = index,
+                 .prompt = index / loss->candidates,
+                 .candidate = index % loss->candidates,
+                 .n_points = n_points,
+                 .points = (const float *)call->src[4].data + index * n_points * 2};
     cell.logits = mask_logits(loss, cell.prompt, cell.candidate);
     return cell;
 }
@@ -227,18 +236,20 @@ typedef struct Target {
 static void expand_target(const MaskLoss *loss, int64_t prompt, Target *target)
 {
     if (target->prompt == prompt) return;
-    for (int64_t y = 0; y < loss->size; y++) mask_target_row(loss, prompt, y, target->map + y * loss->size);
+    for (int64_t y = 0; y < loss->size; y++)
+        mask_target_row(loss, prompt, y, target->map + y * loss->size);
     target->prompt = prompt;
 }
 
 /* Logits and targets of the n points from `first` on. */
-static void read_points(const MaskLoss *loss, const Cell *cell, const Target *target, int64_t first, int64_t n,
-                        float *logit, float *value)
+static void read_points(const MaskLoss *loss, const Cell *cell, const Target *target, int64_t first,
+                        int64_t n, float *logit, float *value)
 {
     const float *point = cell->points + 2 * first;
     for (int64_t i = 0; i < n; i++)
         logit[i] = (float)logit_at(loss, cell->logits, point[2 * i], point[2 * i + 1]);
-    for (int64_t i = 0; i < n; i++) value[i] = target_at(loss, target->map, point[2 * i], point[2 * i + 1]);
+    for (int64_t i = 0; i < n; i++)
+        value[i] = target_at(loss, target->map, point[2 * i], point[2 * i + 1]);
 }
 
 static void loss_cell(const KernelCall *call, const MaskLoss *loss, int64_t index, Target *target)
@@ -288,15 +299,18 @@ static void grad_cell(const KernelCall *call, const MaskLoss *loss, int64_t inde
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
             MaskPixel pixel = mask_pixel(logit[i], value[i]);
-            logit[i] = dbce * (pixel.p - value[i]) + pixel.p * pixel.q * (dice.slope * value[i] + dice.base);
+            logit[i] = dbce * (pixel.p - value[i]) +
+                       pixel.p * pixel.q * (dice.slope * value[i] + dice.base);
         }
         const float *point = cell.points + 2 * first;
-        for (int64_t i = 0; i < n; i++) logit_at_grad(loss, point[2 * i], point[2 * i + 1], logit[i], dlogits);
+        for (int64_t i = 0; i < n; i++)
+            logit_at_grad(loss, point[2 * i], point[2 * i + 1], logit[i], dlogits);
     }
 }
 
-static void run_cells(const KernelCall *call,
-                      void (*run_cell)(const KernelCall *, const MaskLoss *, int64_t index, Target *))
+typedef void RunCell(const KernelCall *call, const MaskLoss *loss, int64_t index, Target *target);
+
+static void run_cells(const KernelCall *call, RunCell *run_cell)
 {
     MaskLoss loss = mask_loss_of(call, call->attr->bce_dice_points.size);
 #pragma omp parallel for num_threads(call->n_threads) schedule(static)

@@ -1,5 +1,5 @@
-/* Embedding of point and box prompts, its gradient, and the counts of prompt kinds that open parameters'
- * gates. Small work: up to a few thousand tokens of 256 channels.
+/* Embedding of point and box prompts, its gradient, and the counts of prompt kinds that open
+ * parameters' gates. Small work: up to a few thousand tokens of 256 channels.
  */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/turns.h"
@@ -20,10 +20,11 @@ static void embed_point(const KernelCall *call, int64_t point, float *dst)
         memcpy(dst, call->src[7].data, (size_t)width * sizeof(float));
     } else {
         assert(label >= 0 && label < N_POINT_LABELS);
-        const float *coord = (const float *)call->src[0].data + 2 * point, *embedding = call->src[3 + label].data;
+        const float *coord = (const float *)call->src[0].data + 2 * point;
+        const float *embedding = call->src[3 + label].data;
         double frame = call->attr->point_embed.frame;
-        turns_code(2 * (coord[0] + 0.5) / frame - 1, 2 * (coord[1] + 0.5) / frame - 1, call->src[2].data, half,
-                   dst);
+        turns_code(2 * (coord[0] + 0.5) / frame - 1, 2 * (coord[1] + 0.5) / frame - 1,
+                   call->src[2].data, half, dst);
         for (int64_t i = 0; i < width; i++) dst[i] += embedding[i];
     }
 }
@@ -45,7 +46,8 @@ Status cpu_point_embed(Backend *backend, KernelCall *call)
 }
 
 /* Adds one thread's points into sums (N_EMBEDDINGS, width): e0..e3, not_a_point. */
-static void sum_points(const KernelCall *call, int64_t begin, int64_t end, int64_t width, double *sums)
+static void sum_points(const KernelCall *call, int64_t begin, int64_t end, int64_t width,
+                       double *sums)
 {
     memset(sums, 0, (size_t)(N_EMBEDDINGS * width) * sizeof(double));
     for (int64_t point = begin; point < end; point++) {
@@ -71,7 +73,8 @@ static void point_embed_grad_run(const KernelCall *call)
         float *dst = call->dst[e].data;
         for (int64_t i = 0; i < width; i++) {
             double total = 0;
-            for (int t = 0; t < call->n_threads; t++) total += sums[(t * N_EMBEDDINGS + e) * width + i];
+            for (int t = 0; t < call->n_threads; t++)
+                total += sums[(t * N_EMBEDDINGS + e) * width + i];
             dst[i] = (float)total;
         }
     }
@@ -81,7 +84,8 @@ Status cpu_point_embed_grad(Backend *backend, KernelCall *call)
 {
     (void)backend;
     call->run = point_embed_grad_run;
-    call->scratch_bytes = (size_t)(call->n_threads * N_EMBEDDINGS * call->src[1].shape.dim[3]) * sizeof(double);
+    call->scratch_bytes =
+        (size_t)(call->n_threads * N_EMBEDDINGS * call->src[1].shape.dim[3]) * sizeof(double);
     return OK;
 }
 

@@ -1,11 +1,12 @@
-/* Attention of SAM's ViT with decomposed relative positions, over windows (14 x 14) and whole maps (64 x 64),
- * and its gradient.
+/* Attention of SAM's ViT with decomposed relative positions, over windows (14 x 14) and whole maps
+ * (64 x 64), and its gradient.
  *
- * A thread takes (image, head) pairs and, forward, blocks of map rows of queries; it copies the head's keys
- * and values into contiguous arrays once and then works on tiles of scores as attention.c does: one row per
- * key, one vector lane per query. What positions add to a score depends on the key's row or its column
- * alone, so each block of queries has two small tables, made by products with the relative tables. Those are
- * kept in reverse: then the entries that meet keys 0..H-1 follow one another.
+ * A thread takes (image, head) pairs and, forward, blocks of map rows of queries; it copies the
+ * head's keys and values into contiguous arrays once and then works on tiles of scores as
+ * attention.c does: one row per key, one vector lane per query. What positions add to a score
+ * depends on the key's row or its column alone, so each block of queries has two small tables, made
+ * by products with the relative tables. Those are kept in reverse: then the entries that meet keys
+ * 0..H-1 follow one another.
  *
  * source  Li et al., MViTv2 (2022), section 4.1; Kirillov et al., Segment Anything (2023)
  */
@@ -38,11 +39,11 @@ static Sizes sizes_of(const KernelCall *call)
     return z;
 }
 
-/* What relative positions along one axis add to the scores of a block of queries. The queries lie at
- * positions [first, first + n) of the axis, so their distances to all keys are extent + n - 1 rows of the
- * reversed table, the first of them at `table`. */
+/* What relative positions along one axis add to the scores of a block of queries. The queries lie
+ * at positions [first, first + n) of the axis, so their distances to all keys are extent + n - 1
+ * rows of the reversed table, the first of them at `table`. */
 typedef struct Axis {
-    int64_t extent, first, n;
+    int64_t extent, n;
     const float *table;
     float *reversed; /* (2 extent - 1, hd): row j is row 2 extent - 2 - j of the operand */
     float *by_key;   /* (extent, lanes) */
@@ -104,7 +105,8 @@ static void load_head(const KernelCall *call, const Sizes *z, int64_t n, int64_t
 {
     float *to[] = {head->q, head->k, head->v};
     for (int i = 0; i < 3; i++)
-        tile_gather(&call->src[0], qkv_offset(z, n, i, h), z->row_elems, z->tokens, z->head_dim, to[i]);
+        tile_gather(&call->src[0], qkv_offset(z, n, i, h), z->row_elems, z->tokens, z->head_dim,
+                    to[i]);
 }
 
 static void load_lanes(const Sizes *z, const Block *b, const float *rows, float *dst)
@@ -116,13 +118,12 @@ static void load_lanes(const Sizes *z, const Block *b, const float *rows, float 
 static void set_axis(const Sizes *z, int64_t extent, int64_t first, int64_t n, Axis *axis)
 {
     axis->extent = extent;
-    axis->first = first;
     axis->n = n;
     axis->table = axis->reversed + (extent - first - n) * z->head_dim;
 }
 
-/* Row of by_distance that holds lane q's distance to key 0; key i is i rows further down. Unused lanes get
- * some valid row. */
+/* Row of by_distance that holds lane q's distance to key 0; key i is i rows further down. Unused
+ * lanes get some valid row. */
 static int64_t distance_row(const Sizes *z, const Head *head, const Axis *axis, int64_t q)
 {
     int64_t position = axis == &head->w ? q % z->width : tile_min(q / z->width, axis->n - 1);
@@ -131,11 +132,12 @@ static int64_t distance_row(const Sizes *z, const Head *head, const Axis *axis, 
 
 static void start_axis(const Sizes *z, int64_t lanes, const Head *head, const Axis *axis)
 {
-    tile_matmul(axis->extent + axis->n - 1, lanes, z->head_dim, axis->table, z->head_dim, head->q_lanes, lanes,
-                head->by_distance, lanes, false);
+    tile_matmul(axis->extent + axis->n - 1, lanes, z->head_dim, axis->table, z->head_dim,
+                head->q_lanes, lanes, head->by_distance, lanes, false);
     for (int64_t q = 0; q < lanes; q++) {
         const float *from = head->by_distance + distance_row(z, head, axis, q) * lanes + q;
-        for (int64_t key = 0; key < axis->extent; key++) axis->by_key[key * lanes + q] = from[key * lanes];
+        for (int64_t key = 0; key < axis->extent; key++)
+            axis->by_key[key * lanes + q] = from[key * lanes];
     }
 }
 
@@ -155,13 +157,15 @@ static Block start_block(const Sizes *z, int64_t row, Head *head)
 }
 
 /* s (n_keys, lanes) = the scores of keys [first, first + n_keys). */
-static void score_tile(const Sizes *z, const Block *b, const Head *head, int64_t first, int64_t n_keys)
+static void score_tile(const Sizes *z, const Block *b, const Head *head, int64_t first,
+                       int64_t n_keys)
 {
-    tile_matmul(n_keys, b->lanes, z->head_dim, head->k + first * z->head_dim, z->head_dim, head->q_lanes,
-                b->lanes, head->s, b->lanes, false);
+    tile_matmul(n_keys, b->lanes, z->head_dim, head->k + first * z->head_dim, z->head_dim,
+                head->q_lanes, b->lanes, head->s, b->lanes, false);
     for (int64_t i = 0; i < n_keys; i++) {
         int64_t y = (first + i) / z->width, x = (first + i) % z->width;
-        const float *from_row = head->h.by_key + y * b->lanes, *from_column = head->w.by_key + x * b->lanes;
+        const float *from_row = head->h.by_key + y * b->lanes;
+        const float *from_column = head->w.by_key + x * b->lanes;
         float *s = head->s + i * b->lanes;
 #pragma omp simd
         for (int64_t q = 0; q < b->lanes; q++) s[q] += from_row[q] + from_column[q];
@@ -195,11 +199,12 @@ static void forward_tile(const Sizes *z, const Block *b, int64_t first, Forward 
     tile_softmax(n_keys, b->lanes, f->head.s, f->max, f->sum, f->correction);
     for (int64_t q = 0; first > 0 && q < b->lanes; q++)
         for (int64_t c = 0; c < hd; c++) f->out[q * hd + c] *= f->correction[q];
-    tile_matmul_ta(b->lanes, hd, n_keys, f->head.s, b->lanes, f->head.v + first * hd, hd, f->out, hd, first > 0);
+    tile_matmul_ta(b->lanes, hd, n_keys, f->head.s, b->lanes, f->head.v + first * hd, hd, f->out,
+                   hd, first > 0);
 }
 
-static void forward_finish(const KernelCall *call, const Sizes *z, const Block *b, int64_t n, int64_t h,
-                           Forward *f)
+static void forward_finish(const KernelCall *call, const Sizes *z, const Block *b, int64_t n,
+                           int64_t h, Forward *f)
 {
     int64_t hd = z->head_dim;
     float *lse = (float *)call->dst[1].data + (n * z->heads + h) * z->tokens + b->first;
@@ -212,7 +217,8 @@ static void forward_finish(const KernelCall *call, const Sizes *z, const Block *
     tile_scatter(&call->dst[0], offset, z->heads * hd, b->n, hd, f->out);
 }
 
-static void forward_block(const KernelCall *call, const Sizes *z, int64_t n, int64_t h, int64_t row, Forward *f)
+static void forward_block(const KernelCall *call, const Sizes *z, int64_t n, int64_t h, int64_t row,
+                          Forward *f)
 {
     Block b = start_block(z, row, &f->head);
     for (int64_t q = 0; q < b.lanes; q++) {
@@ -252,7 +258,8 @@ Status cpu_relpos_attention(Backend *backend, KernelCall *call)
     Forward sizes;
     assert(z.heads * z.head_dim * 3 == z.row_elems);
     call->run = relpos_run;
-    call->scratch_bytes = (size_t)(call->n_threads * forward_layout(&z, NULL, &sizes)) * sizeof(float);
+    call->scratch_bytes =
+        (size_t)(call->n_threads * forward_layout(&z, NULL, &sizes)) * sizeof(float);
     return OK;
 }
 
@@ -260,12 +267,12 @@ Status cpu_relpos_attention(Backend *backend, KernelCall *call)
 
 typedef struct Gradient {
     Head head;
-    float *out, *dout;             /* (tokens, hd) */
-    float *dq, *dk, *dv;           /* (tokens, hd) */
-    float *dout_lanes;             /* (hd, lanes) */
-    float *dp;                     /* (KEY_TILE, lanes) */
-    float *lse, *delta;            /* lanes */
-    float *d_rows, *d_columns;     /* gradients of h.by_key and w.by_key */
+    float *out, *dout;                /* (tokens, hd) */
+    float *dq, *dk, *dv;              /* (tokens, hd) */
+    float *dout_lanes;                /* (hd, lanes) */
+    float *dp;                        /* (KEY_TILE, lanes) */
+    float *lse, *delta;               /* lanes */
+    float *d_rows, *d_columns;        /* gradients of h.by_key and w.by_key */
     float *dreversed_h, *dreversed_w; /* sums over all the thread's heads */
 } Gradient;
 
@@ -306,14 +313,15 @@ static void gradient_load(const KernelCall *call, const Sizes *z, int64_t n, int
 }
 
 /* delta = sum over channels of dst * ddst, what the softmax subtracts from each gradient of p. */
-static Block gradient_start(const KernelCall *call, const Sizes *z, int64_t n, int64_t h, int64_t row,
-                            Gradient *g)
+static Block gradient_start(const KernelCall *call, const Sizes *z, int64_t n, int64_t h,
+                            int64_t row, Gradient *g)
 {
     Block b = start_block(z, row, &g->head);
     const float *lse = (const float *)call->src[4].data + (n * z->heads + h) * z->tokens + b.first;
     load_lanes(z, &b, g->dout + b.first * z->head_dim, g->dout_lanes);
     for (int64_t q = 0; q < b.lanes; q++) {
-        const float *out = g->out + (b.first + q) * z->head_dim, *dout = g->dout + (b.first + q) * z->head_dim;
+        const float *out = g->out + (b.first + q) * z->head_dim;
+        const float *dout = g->dout + (b.first + q) * z->head_dim;
         float delta = 0.0f;
 #pragma omp simd reduction(+ : delta)
         for (int64_t c = 0; c < (q < b.n ? z->head_dim : 0); c++) delta += out[c] * dout[c];
@@ -328,9 +336,11 @@ static Block gradient_start(const KernelCall *call, const Sizes *z, int64_t n, i
 static void gradient_tile(const Sizes *z, const Block *b, int64_t first, Gradient *g)
 {
     int64_t n_keys = tile_min(KEY_TILE, z->tokens - first), hd = z->head_dim, lanes = b->lanes;
-    const float *k = g->head.k + first * hd, *q = g->head.q + b->first * hd, *dout = g->dout + b->first * hd;
+    const float *k = g->head.k + first * hd, *q = g->head.q + b->first * hd;
+    const float *dout = g->dout + b->first * hd;
     score_tile(z, b, &g->head, first, n_keys);
-    tile_matmul(n_keys, lanes, hd, g->head.v + first * hd, hd, g->dout_lanes, lanes, g->dp, lanes, false);
+    tile_matmul(n_keys, lanes, hd, g->head.v + first * hd, hd, g->dout_lanes, lanes, g->dp, lanes,
+                false);
     tile_softmax_grad(n_keys, lanes, g->head.s, g->dp, g->lse, g->delta, 1.0f);
     for (int64_t i = 0; i < n_keys; i++) {
         float *row = g->d_rows + (first + i) / z->width * lanes;
@@ -347,7 +357,7 @@ static void gradient_tile(const Sizes *z, const Block *b, int64_t first, Gradien
     tile_matmul_ta(b->n, hd, n_keys, g->dp, lanes, k, hd, g->dq + b->first * hd, hd, first > 0);
 }
 
-/* From the gradient of what an axis adds to those of its table and, through the unscaled q, of q. */
+/* From the gradient of what an axis adds to those of its table and, through unscaled q, of q. */
 static void gradient_axis(const Sizes *z, const Block *b, const Axis *axis, const float *d_by_key,
                           float *dreversed, Gradient *g)
 {
@@ -356,15 +366,18 @@ static void gradient_axis(const Sizes *z, const Block *b, const Axis *axis, cons
     set_zero(by_distance, rows * lanes);
     for (int64_t q = 0; q < b->n; q++) {
         float *to = by_distance + distance_row(z, &g->head, axis, q) * lanes + q;
-        for (int64_t key = 0; key < axis->extent; key++) to[key * lanes] = d_by_key[key * lanes + q];
+        for (int64_t key = 0; key < axis->extent; key++)
+            to[key * lanes] = d_by_key[key * lanes + q];
     }
     float *dtable = dreversed + (axis->table - axis->reversed);
-    tile_matmul(rows, hd, b->n, by_distance, lanes, g->head.q + b->first * hd, hd, dtable, hd, true);
-    tile_matmul_ta(b->n, hd, rows, by_distance, lanes, axis->table, hd, g->dq + b->first * hd, hd, true);
+    tile_matmul(rows, hd, b->n, by_distance, lanes, g->head.q + b->first * hd, hd, dtable, hd,
+                true);
+    tile_matmul_ta(b->n, hd, rows, by_distance, lanes, axis->table, hd, g->dq + b->first * hd, hd,
+                   true);
 }
 
-static void gradient_block(const KernelCall *call, const Sizes *z, int64_t n, int64_t h, int64_t row,
-                           Gradient *g)
+static void gradient_block(const KernelCall *call, const Sizes *z, int64_t n, int64_t h,
+                           int64_t row, Gradient *g)
 {
     Block b = gradient_start(call, z, n, h, row, g);
     float scale = 1.0f / sqrtf((float)z->head_dim);
@@ -379,15 +392,18 @@ static void gradient_head(const KernelCall *call, const Sizes *z, int64_t n, int
 {
     float scale = 1.0f / sqrtf((float)z->head_dim);
     gradient_load(call, z, n, h, g);
-    for (int64_t row = 0; row < z->height; row += z->block_rows) gradient_block(call, z, n, h, row, g);
+    for (int64_t row = 0; row < z->height; row += z->block_rows)
+        gradient_block(call, z, n, h, row, g);
     for (int64_t i = 0; i < z->tokens * z->head_dim; i++) g->dk[i] *= scale;
     const float *from[] = {g->dq, g->dk, g->dv};
     for (int i = 0; i < 3; i++)
-        tile_scatter(&call->dst[0], qkv_offset(z, n, i, h), z->row_elems, z->tokens, z->head_dim, from[i]);
+        tile_scatter(&call->dst[0], qkv_offset(z, n, i, h), z->row_elems, z->tokens, z->head_dim,
+                     from[i]);
 }
 
 /* dst = the threads' sums, in order, rows turned round again. */
-static void sum_tables(const KernelCall *call, const Sizes *z, int64_t n_floats, bool height, float *dst)
+static void sum_tables(const KernelCall *call, const Sizes *z, int64_t n_floats, bool height,
+                       float *dst)
 {
     int64_t rows = 2 * (height ? z->height : z->width) - 1;
     set_zero(dst, rows * z->head_dim);
@@ -428,6 +444,7 @@ Status cpu_relpos_attention_grad(Backend *backend, KernelCall *call)
     Sizes z = sizes_of(call);
     Gradient sizes;
     call->run = relpos_grad_run;
-    call->scratch_bytes = (size_t)(call->n_threads * gradient_layout(&z, NULL, &sizes)) * sizeof(float);
+    call->scratch_bytes =
+        (size_t)(call->n_threads * gradient_layout(&z, NULL, &sizes)) * sizeof(float);
     return OK;
 }

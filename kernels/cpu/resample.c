@@ -1,8 +1,9 @@
 /* Resizing of maps, windows and back, and the positional code of a grid.
  *
- * Resizing is separable: rows are mixed first, then pixels within the mixed row, always along the channels,
- * which are contiguous. The transposed map gathers as well: each source row sums the destination rows that
- * read it, so that threads share rows and nothing is added twice.
+ * Resizing is separable: rows are mixed first, then pixels within the mixed row, always along the
+ * channels, which are contiguous. The transposed map gathers as well: each source row sums the
+ * destination rows that read it, so that threads share rows and nothing is added twice.
+ *
  * source  torch.nn.functional.interpolate, align_corners=False
  */
 #include "kernels/cpu/tile.h"
@@ -36,14 +37,16 @@ static void bilinear_taps(double position, int64_t n, Taps *taps)
     taps->weight[1] = t;
 }
 
-static double cubic_near(double x) { return (1.25 * x - 2.25) * x * x + 1.0; }             /* |x| <= 1 */
-static double cubic_far(double x) { return ((-0.75 * x + 3.75) * x - 6.0) * x + 3.0; }     /* 1 < |x| < 2 */
+/* The two pieces of the cubic with a = -0.75, for |x| <= 1 and for 1 < |x| < 2. */
+static double cubic_near(double x) { return (1.25 * x - 2.25) * x * x + 1.0; }
+static double cubic_far(double x) { return ((-0.75 * x + 3.75) * x - 6.0) * x + 3.0; }
 
-/* Cubic convolution with a = -0.75; the source is not clamped, the taps are. */
+/* Cubic convolution; the source is not clamped, the taps are. */
 static void bicubic_taps(double position, int64_t n, Taps *taps)
 {
     double floor_at = floor(position), t = position - floor_at;
-    double weight[MAX_TAPS] = {cubic_far(t + 1), cubic_near(t), cubic_near(1 - t), cubic_far(2 - t)};
+    double weight[MAX_TAPS] = {cubic_far(t + 1), cubic_near(t), cubic_near(1 - t),
+                               cubic_far(2 - t)};
     for (int i = 0; i < MAX_TAPS; i++) {
         taps->index[i] = clamp_index(floor_at - 1 + i, n);
         taps->weight[i] = (float)weight[i];
@@ -62,7 +65,7 @@ static void make_taps(ResizeMode mode, int64_t n_src, int64_t n_dst, Taps *taps)
     }
 }
 
-/* Maps with the names of the forward direction, whichever runs: large or small, src is what is resized. */
+/* The maps have the names of the forward direction, whichever runs: src is what is resized. */
 typedef struct Resize {
     ResizeMode mode;
     int64_t images, src_h, src_w, dst_h, dst_w, channels;
@@ -75,13 +78,15 @@ static Resize resize_of(const KernelCall *call, bool gradient)
 {
     const Shape *src = &(gradient ? call->dst : call->src)[0].shape;
     const Shape *dst = &(gradient ? call->src : call->dst)[0].shape;
-    Resize z = {.mode = call->attr->resize.mode, .images = src->dim[0], .src_h = src->dim[1],
-                .src_w = src->dim[2], .dst_h = dst->dim[1], .dst_w = dst->dim[2], .channels = src->dim[3]};
+    Resize z = {.mode = call->attr->resize.mode, .images = src->dim[0], .channels = src->dim[3],
+                .src_h = src->dim[1], .src_w = src->dim[2],
+                .dst_h = dst->dim[1], .dst_w = dst->dim[2]};
     int64_t wider = z.src_w > z.dst_w ? z.src_w : z.dst_w;
     z.buffer_floats = tile_round(3 * wider * z.channels);
     z.rows = call->scratch;
     z.columns = z.rows + z.dst_h;
-    z.buffers = (float *)((char *)call->scratch + (size_t)tile_round(z.dst_h + z.dst_w) * sizeof(Taps));
+    z.buffers =
+        (float *)((char *)call->scratch + (size_t)tile_round(z.dst_h + z.dst_w) * sizeof(Taps));
     return z;
 }
 
@@ -92,7 +97,8 @@ static size_t resize_scratch_bytes(const KernelCall *call, const Resize *z)
 }
 
 /* dst += or = factor * src */
-static void mix(int64_t n, float factor, const float *restrict src, float *restrict dst, bool accumulate)
+static void mix(int64_t n, float factor, const float *restrict src, float *restrict dst,
+                bool accumulate)
 {
     if (accumulate) {
 #pragma omp simd
@@ -110,7 +116,8 @@ static void resize_row(const KernelCall *call, const Resize *z, int64_t unit, fl
     float *mixed = buffer, *copy = mixed + n_src, *out = copy + n_src;
     const Taps *taps = &z->rows[y];
     for (int i = 0; i < n_taps(z->mode); i++) {
-        const float *row = tile_load(&call->src[0], (n * z->src_h + taps->index[i]) * n_src, n_src, copy);
+        const float *row =
+            tile_load(&call->src[0], (n * z->src_h + taps->index[i]) * n_src, n_src, copy);
         mix(n_src, taps->weight[i], row, mixed, i > 0);
     }
     if (call->dst[0].dtype == DT_F32) out = (float *)call->dst[0].data + unit * n_dst;
@@ -198,12 +205,17 @@ static Windows windows_of(const KernelCall *call)
     const WindowAttr *attr = &call->attr->window_partition;
     int64_t side = attr->window;
     assert(call->src[0].dtype == call->dst[0].dtype);
-    return (Windows){.side = side, .rows = (attr->height + side - 1) / side,
-                     .columns = (attr->width + side - 1) / side, .height = attr->height, .width = attr->width,
-                     .pixel_bytes = (size_t)call->src[0].shape.dim[3] * dtype_size(call->src[0].dtype)};
+    return (Windows){.side = side,
+                     .rows = (attr->height + side - 1) / side,
+                     .columns = (attr->width + side - 1) / side,
+                     .height = attr->height,
+                     .width = attr->width,
+                     .pixel_bytes =
+                         (size_t)call->src[0].shape.dim[3] * dtype_size(call->src[0].dtype)};
 }
 
-/* Pixels of the map in row `y` of window `column`, from its first column on; 0 below or beyond the map. */
+/* Pixels of the map in row `y` of window `column`, from its first column on; 0 below or beyond the
+ * map. */
 static int64_t pixels_inside(const Windows *w, int64_t y, int64_t column)
 {
     if (y >= w->height) return 0;
@@ -266,7 +278,8 @@ static void pe_grid_run(const KernelCall *call)
     for (int64_t cell = 0; cell < attr->height * attr->width; cell++) {
         double x = ((double)(cell % attr->width) + 0.5) / (double)attr->width;
         double y = ((double)(cell / attr->width) + 0.5) / (double)attr->height;
-        turns_code(2 * x - 1, 2 * y - 1, call->src[0].data, half, (float *)call->dst[0].data + cell * 2 * half);
+        turns_code(2 * x - 1, 2 * y - 1, call->src[0].data, half,
+                   (float *)call->dst[0].data + cell * 2 * half);
     }
 }
 

@@ -1,8 +1,8 @@
 /* Register-blocked products of small tiles. See tile.h.
  *
- * A block of the result stays in vector registers while k runs: per step one or two vectors of b and one
- * broadcast of a for each of its rows, so that loads stay below the multiply-adds. Operands are not packed:
- * the callers' tiles are small enough to lie in cache as they are.
+ * A block of the result stays in vector registers while k runs: per step one or two vectors of b
+ * and one broadcast of a for each of its rows, so that loads stay below the multiply-adds. Operands
+ * are not packed: the callers' tiles are small enough to lie in cache as they are.
  */
 #include "kernels/cpu/tile.h"
 
@@ -24,7 +24,7 @@ int64_t tile_lay_out(float *base, const TilePart *part, int n_parts)
 typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t VecIndex __attribute__((vector_size(64)));
 
-/* Accumulators fill the register file but for the operands: 32 vectors of 16, or 16 vectors of 8. */
+/* Accumulators fill the register file but for the operands: 32 vectors of 16, or 16 of 8. */
 #ifdef __AVX512F__
 enum { BLOCK_ROWS = 8, BLOCK_VECS = 2 };
 #else
@@ -33,7 +33,8 @@ enum { BLOCK_ROWS = 4, BLOCK_VECS = 1 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* One block of rows x 16 vecs results; `rows`, `vecs` and `trans` are constants where it is inlined. */
+/* One block of rows x 16 vecs results; `rows`, `vecs` and `trans` are constants where it is
+ * inlined. */
 ALWAYS_INLINE void block(int rows, int vecs, bool trans, int64_t k, const float *a, int64_t lda,
                          const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
@@ -53,12 +54,13 @@ ALWAYS_INLINE void block(int rows, int vecs, bool trans, int64_t k, const float 
 }
 
 /* One column beyond the last whole vector. */
-static void column(int rows, bool trans, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
-                   float *c, int64_t ldc, bool accumulate)
+static void column(int rows, bool trans, int64_t k, const float *a, int64_t lda, const float *b,
+                   int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
     for (int i = 0; i < rows; i++) {
         float sum = accumulate ? c[i * ldc] : 0.0f;
-        for (int64_t p = 0; p < k; p++) sum += (trans ? a[p * lda + i] : a[i * lda + p]) * b[p * ldb];
+        for (int64_t p = 0; p < k; p++)
+            sum += (trans ? a[p * lda + i] : a[i * lda + p]) * b[p * ldb];
         c[i * ldc] = sum;
     }
 }
@@ -87,20 +89,20 @@ ALWAYS_INLINE void product(bool trans, int64_t m, int64_t n, int64_t k, const fl
     if (i < m) panel(1, trans, n, k, a + i * a_step, lda, b, ldb, c + i * ldc, ldc, accumulate);
 }
 
-void tile_matmul(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
-                 float *c, int64_t ldc, bool accumulate)
+void tile_matmul(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+                 int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
     product(false, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
 }
 
-void tile_matmul_ta(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
-                    float *c, int64_t ldc, bool accumulate)
+void tile_matmul_ta(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+                    int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
     product(true, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
 }
 
-/* The halves of a butterfly over `step`: lanes without the bit come from one row, those with it from the
- * other, moved by `step`. Four such steps transpose 16 x 16. */
+/* The halves of a butterfly over `step`: lanes without the bit come from one row, those with it
+ * from the other, moved by `step`. Four such steps transpose 16 x 16. */
 ALWAYS_INLINE void butterfly(int step, VecIndex *lower, VecIndex *upper)
 {
     for (int lane = 0; lane < TILE_LANES; lane++) {
@@ -129,14 +131,15 @@ static void transpose_block(const float *src, int64_t ld_src, float *dst, int64_
     for (int i = 0; i < TILE_LANES; i++) *(Vec *)(dst + i * ld_dst) = row[i];
 }
 
-static void transpose_plain(int64_t rows, int64_t cols, const float *src, int64_t ld_src, float *dst,
-                            int64_t ld_dst)
+static void transpose_plain(int64_t rows, int64_t cols, const float *src, int64_t ld_src,
+                            float *dst, int64_t ld_dst)
 {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j++) dst[j * ld_dst + i] = src[i * ld_src + j];
 }
 
-void tile_transpose(int64_t rows, int64_t cols, const float *src, int64_t ld_src, float *dst, int64_t ld_dst)
+void tile_transpose(int64_t rows, int64_t cols, const float *src, int64_t ld_src, float *dst,
+                    int64_t ld_dst)
 {
     for (int64_t i = 0; i < rows; i += TILE_LANES) {
         for (int64_t j = 0; j < cols; j += TILE_LANES) {
@@ -144,7 +147,8 @@ void tile_transpose(int64_t rows, int64_t cols, const float *src, int64_t ld_src
             float *to = dst + j * ld_dst + i;
             int64_t n_rows = rows - i < TILE_LANES ? rows - i : TILE_LANES;
             int64_t n_cols = cols - j < TILE_LANES ? cols - j : TILE_LANES;
-            if (n_rows == TILE_LANES && n_cols == TILE_LANES) transpose_block(from, ld_src, to, ld_dst);
+            if (n_rows == TILE_LANES && n_cols == TILE_LANES)
+                transpose_block(from, ld_src, to, ld_dst);
             else transpose_plain(n_rows, n_cols, from, ld_src, to, ld_dst);
         }
     }
@@ -169,7 +173,8 @@ void tile_store(const Tensor *tensor, int64_t offset, int64_t n, const float *ro
         cpu_store(tensor, offset + i, n - i < CPU_BLOCK ? n - i : CPU_BLOCK, row + i);
 }
 
-void tile_gather(const Tensor *tensor, int64_t offset, int64_t stride, int64_t rows, int64_t cols, float *dst)
+void tile_gather(const Tensor *tensor, int64_t offset, int64_t stride, int64_t rows, int64_t cols,
+                 float *dst)
 {
     for (int64_t i = 0; i < rows; i++) {
         const float *row = tile_load(tensor, offset + i * stride, cols, dst + i * cols);
@@ -180,13 +185,14 @@ void tile_gather(const Tensor *tensor, int64_t offset, int64_t stride, int64_t r
 void tile_scatter(const Tensor *tensor, int64_t offset, int64_t stride, int64_t rows, int64_t cols,
                   const float *src)
 {
-    for (int64_t i = 0; i < rows; i++) tile_store(tensor, offset + i * stride, cols, src + i * cols);
+    for (int64_t i = 0; i < rows; i++)
+        tile_store(tensor, offset + i * stride, cols, src + i * cols);
 }
 
 void tile_softmax(int64_t keys, int64_t lanes, float *s, float *max, float *sum, float *correction)
 {
     for (int64_t j = 0; j < lanes; j += TILE_LANES) {
-        float top[TILE_LANES], total[TILE_LANES];
+        float top[TILE_LANES], total[TILE_LANES], shift[TILE_LANES];
         for (int i = 0; i < TILE_LANES; i++) top[i] = max[j + i];
         for (int64_t key = 0; key < keys; key++) {
             const float *row = s + key * lanes + j;
@@ -195,7 +201,8 @@ void tile_softmax(int64_t keys, int64_t lanes, float *s, float *max, float *sum,
         }
 #pragma omp simd
         for (int i = 0; i < TILE_LANES; i++) {
-            correction[j + i] = max[j + i] == -INFINITY ? 0.0f : math_exp(max[j + i] - top[i]);
+            shift[i] = top[i] == -INFINITY ? 0.0f : top[i]; /* all keys so far are left out */
+            correction[j + i] = math_exp(max[j + i] - shift[i]);
             total[i] = sum[j + i] * correction[j + i];
             max[j + i] = top[i];
         }
@@ -203,7 +210,7 @@ void tile_softmax(int64_t keys, int64_t lanes, float *s, float *max, float *sum,
             float *row = s + key * lanes + j;
 #pragma omp simd
             for (int i = 0; i < TILE_LANES; i++) {
-                row[i] = math_exp(row[i] - top[i]);
+                row[i] = math_exp(row[i] - shift[i]);
                 total[i] += row[i];
             }
         }
@@ -211,8 +218,8 @@ void tile_softmax(int64_t keys, int64_t lanes, float *s, float *max, float *sum,
     }
 }
 
-void tile_softmax_grad(int64_t keys, int64_t lanes, float *s, float *dp, const float *lse, const float *delta,
-                       float scale)
+void tile_softmax_grad(int64_t keys, int64_t lanes, float *s, float *dp, const float *lse,
+                       const float *delta, float scale)
 {
     for (int64_t key = 0; key < keys; key++) {
         float *p = s + key * lanes, *ds = dp + key * lanes;

@@ -1,10 +1,10 @@
-/* Small dense products and copies on tiles that lie in the first two cache levels: the inner loops of the
- * attention kernels. All in f32, row-major, `ld` elements from row to row.
+/* Small dense products and copies on tiles that lie in the first two cache levels: the inner loops
+ * of the attention kernels. All in f32, row-major, `ld` elements from row to row.
  *
  * Called by attention.c, relpos.c, linear_attention.c, and for its row access by resample.c.
  *
- * Vectors are 16 floats wide; widths that are multiples of TILE_LANES run at full speed, the others are
- * right and slow. Nothing here allocates or starts threads.
+ * Vectors are 16 floats wide; widths that are multiples of TILE_LANES run at full speed, the others
+ * are right and slow. Nothing here allocates or starts threads.
  */
 #ifndef RETORT_KERNELS_CPU_TILE_H
 #define RETORT_KERNELS_CPU_TILE_H
@@ -26,39 +26,42 @@ typedef struct TilePart {
     int64_t n_floats;
 } TilePart;
 
-/* tile_lay_out: points the arrays at memory one after the other from `base` on, each at a whole vector;
- * a NULL base only counts. returns the floats they take */
+/* tile_lay_out: points the arrays at memory one after the other from `base` on, each at a whole
+ * vector; a NULL base only counts. returns the floats they take */
 int64_t tile_lay_out(float *base, const TilePart *part, int n_parts);
 
 /* tile_matmul: c (m,n) = a (m,k) b (k,n), added to what c holds if `accumulate`.
  * tile_matmul_ta: the same with a stored (k,m). */
-void tile_matmul(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
-                 float *c, int64_t ldc, bool accumulate);
-void tile_matmul_ta(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
-                    float *c, int64_t ldc, bool accumulate);
+void tile_matmul(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+                 int64_t ldb, float *c, int64_t ldc, bool accumulate);
+void tile_matmul_ta(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b,
+                    int64_t ldb, float *c, int64_t ldc, bool accumulate);
 
 /* tile_transpose: dst (cols,rows) = src (rows,cols) transposed. */
-void tile_transpose(int64_t rows, int64_t cols, const float *src, int64_t ld_src, float *dst, int64_t ld_dst);
+void tile_transpose(int64_t rows, int64_t cols, const float *src, int64_t ld_src, float *dst,
+                    int64_t ld_dst);
 
-/* tile_load, tile_store: cpu_load and cpu_store for any number of elements that lie one after the other;
- * `tmp` holds n of them. tile_load gives a pointer into the tensor if that is f32. */
+/* tile_load, tile_store: cpu_load and cpu_store for any number of elements that lie one after the
+ * other; `tmp` holds n of them. tile_load gives a pointer into the tensor if that is f32. */
 const float *tile_load(const Tensor *tensor, int64_t offset, int64_t n, float *tmp);
 void tile_store(const Tensor *tensor, int64_t offset, int64_t n, const float *row);
 
-/* tile_gather: dst (rows,cols) with ld cols = blocks of `cols` elements, `stride` apart from `offset` on.
- * tile_scatter: the way back. Used for one head of head-interleaved data. */
-void tile_gather(const Tensor *tensor, int64_t offset, int64_t stride, int64_t rows, int64_t cols, float *dst);
+/* tile_gather: dst (rows,cols) with ld cols = blocks of `cols` elements, `stride` apart from
+ * `offset` on. tile_scatter: the way back. Used for one head of head-interleaved data. */
+void tile_gather(const Tensor *tensor, int64_t offset, int64_t stride, int64_t rows, int64_t cols,
+                 float *dst);
 void tile_scatter(const Tensor *tensor, int64_t offset, int64_t stride, int64_t rows, int64_t cols,
                   const float *src);
 
 /* tile_softmax: takes a tile of scores s (keys,lanes), a column per query, into a running softmax.
- * `max` and `sum` (lanes) describe the keys seen so far and are updated; s becomes exp(s - max); correction
- * (lanes) is what results over earlier keys must be multiplied by. Start: max = -INFINITY, sum = 0. */
+ * `max` and `sum` (lanes) describe the keys seen so far and are updated; s becomes exp(s - max);
+ * correction (lanes) is what results over earlier keys must be multiplied by. At the start max is
+ * -INFINITY and sum 0; a score of -INFINITY leaves a key out. */
 void tile_softmax(int64_t keys, int64_t lanes, float *s, float *max, float *sum, float *correction);
 
-/* tile_softmax_grad: s (keys,lanes) scores -> p = exp(s - lse); dp (keys,lanes) -> scale p (dp - delta),
- * the gradient of the scores times `scale`. lse, delta (lanes). */
-void tile_softmax_grad(int64_t keys, int64_t lanes, float *s, float *dp, const float *lse, const float *delta,
-                       float scale);
+/* tile_softmax_grad: s (keys,lanes) from scores to p = exp(s - lse); dp (keys,lanes) to
+ * scale * p * (dp - delta), the gradient of the scores times `scale`. lse, delta (lanes). */
+void tile_softmax_grad(int64_t keys, int64_t lanes, float *s, float *dp, const float *lse,
+                       const float *delta, float scale);
 
 #endif

@@ -1,8 +1,8 @@
 /* Sine and cosine of angles in turns, and SAM's positional code made of them.
  *
- * Called by resample.c (grid) and prompt.c (points). Arguments reach tens of turns: the product with the
- * Gaussian matrix is made in double and reduced to a fraction of a turn before it is rounded to f32, so the
- * results are as exact near 50 turns as near 0.
+ * Called by resample.c (grid) and prompt.c (points). Arguments reach tens of turns: the product
+ * with the Gaussian matrix is made in double and reduced to a fraction of a turn before it is
+ * rounded to f32, so the results are as exact near 50 turns as near 0.
  */
 #ifndef RETORT_KERNELS_CPU_TURNS_H
 #define RETORT_KERNELS_CPU_TURNS_H
@@ -30,7 +30,7 @@ static inline float turns_cos_small(float x)
     return 1.0f + s * (p * s - 0.5f);
 }
 
-/* Both of `turns` whole circles. Quadrants by rounding; what is left is at most an eighth of a turn. */
+/* Both of `turns` circles. Quadrants by rounding; what is left is at most an eighth of a turn. */
 static inline void turns_sincos(double turns, float *sine, float *cosine)
 {
     double quadrants = __builtin_rint(4 * turns);
@@ -42,7 +42,7 @@ static inline void turns_sincos(double turns, float *sine, float *cosine)
     *cosine = q == 1 || q == 2 ? -b : b;
 }
 
-/* turns_code: dst (2 half) = [sin(2 pi u G), cos(2 pi u G)] for u = (u, v) in [-1,1], G (2,half). */
+/* turns_code: dst (2 half) = [sin(2 pi (u,v) G), cos(2 pi (u,v) G)]; u, v in [-1,1], G (2,half). */
 static inline void turns_code(double u, double v, const float *gaussian, int64_t half, float *dst)
 {
 #pragma omp simd
