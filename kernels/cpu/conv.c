@@ -6,7 +6,6 @@
 #include "base/memory.h"
 #include "kernels/cpu/product.h"
 
-#include <assert.h>
 #include <stdlib.h>
 
 static ConvPass pass_of(OpId op)
@@ -23,13 +22,12 @@ ConvShape conv_shape(const KernelCall *call)
     const Tensor *src = pass == CONV_DATA ? &call->dst[0] : &call->src[0];
     const Tensor *w = pass == CONV_WEIGHT ? &call->dst[0] : &call->src[1];
     const Tensor *dst = pass == CONV_FORWARD ? &call->dst[0] : pass == CONV_DATA ? &call->src[0] : &call->src[1];
-    assert(w->shape.dim[1] == w->shape.dim[2]);
     return (ConvShape){
         .pass = pass,
         .n = src->shape.dim[0], .h = src->shape.dim[1], .w = src->shape.dim[2], .c = src->shape.dim[3],
-        .k = w->shape.dim[0], .r = w->shape.dim[1],
+        .k = w->shape.dim[0], .r = w->shape.dim[1], .s = w->shape.dim[2],
         .out_h = dst->shape.dim[1], .out_w = dst->shape.dim[2],
-        .stride = attr->stride, .pad = attr->pad, .groups = attr->groups,
+        .stride = attr->stride, .pad_h = attr->pad, .pad_w = attr->pad, .groups = attr->groups,
         .bias = pass == CONV_FORWARD && call->n_src > 2 && cpu_present(&call->src[2]),
     };
 }
@@ -107,7 +105,7 @@ Status conv_product_bind(OnednnEngine *engine, KernelCall *call)
 static Status conv_bind(Backend *backend, KernelCall *call)
 {
     ConvShape shape = conv_shape(call);
-    bool pointwise = shape.r == 1 && shape.stride == 1 && shape.pad == 0;
+    bool pointwise = shape.r == 1 && shape.s == 1 && shape.stride == 1 && shape.pad_h == 0;
     if (shape.groups == shape.c && shape.k == shape.c && shape.groups > 1) return conv_depthwise_bind(call);
     if (pointwise && shape.groups == 1) return conv_product_bind(backend->context, call);
     if (pointwise) return conv_grouped_bind(call);

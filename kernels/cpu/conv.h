@@ -13,12 +13,12 @@
 
 typedef enum ConvPass { CONV_FORWARD, CONV_DATA, CONV_WEIGHT } ConvPass;
 
-/* Sizes of the forward convolution whichever the pass: src (n,h,w,c), weights (k,r,r,c/groups),
+/* Sizes of the forward convolution whichever the pass: src (n,h,w,c), weights (k,r,s,c/groups),
  * dst (n,out_h,out_w,k). */
 typedef struct ConvShape {
     ConvPass pass;
-    int64_t n, h, w, c, k, r, out_h, out_w;
-    int64_t stride, pad, groups;
+    int64_t n, h, w, c, k, r, s, out_h, out_w;
+    int64_t stride, pad_h, pad_w, groups; /* pads at the top and left */
     bool bias;
 } ConvShape;
 

@@ -31,13 +31,13 @@ static Status map_desc(const KernelCall *call, DType dtype, int64_t n, int64_t h
     return onednn_desc(call, dtype, 4, dims, strides, out);
 }
 
-/* Weights (K,R,R,C/G) as oneDNN's (G,K/G,C/G,R,R), without the first for one group; plain, or left open. */
+/* Weights (K,R,S,C/G) as oneDNN's (G,K/G,C/G,R,S), without the first for one group; plain, or left open. */
 static Status weights_desc(const KernelCall *call, DType dtype, const ConvShape *shape, bool plain,
                            dnnl_memory_desc_t *out)
 {
-    int64_t groups = shape->groups, k = shape->k / groups, c = shape->c / groups, r = shape->r;
-    const int64_t dims[] = {groups, k, c, r, r};
-    const int64_t strides[] = {k * r * r * c, r * r * c, 1, r * c, c};
+    int64_t groups = shape->groups, k = shape->k / groups, c = shape->c / groups, r = shape->r, s = shape->s;
+    const int64_t dims[] = {groups, k, c, r, s};
+    const int64_t strides[] = {k * r * s * c, r * s * c, 1, s * c, c};
     int skip = groups == 1;
     return onednn_desc(call, dtype, 5 - skip, dims + skip, plain ? strides + skip : NULL, out);
 }
@@ -48,7 +48,8 @@ static ConvShape exchanged(const ConvShape *shape)
     ConvShape out = *shape;
     out.h = shape->out_h, out.w = shape->out_w, out.c = shape->k;
     out.out_h = shape->h, out.out_w = shape->w, out.k = shape->c;
-    out.pad = shape->r - 1 - shape->pad;
+    out.pad_h = shape->r - 1 - shape->pad_h;
+    out.pad_w = shape->s - 1 - shape->pad_w;
     out.pass = CONV_FORWARD;
     return out;
 }
@@ -65,10 +66,9 @@ static Status make_descs(const KernelCall *call, const ConvShape *shape, DType i
     TRY(map_desc(call, pass == CONV_FORWARD ? out : in, shape->n, shape->out_h, shape->out_w, shape->k, &d->dst));
     TRY(weights_desc(call, pass == CONV_WEIGHT ? DT_F32 : in, shape, false, &d->weights));
     if (shape->bias) TRY(onednn_desc(call, DT_F32, 1, &shape->k, (const int64_t[]){1}, &d->bias));
-    for (int i = 0; i < 2; i++) {
-        d->strides[i] = shape->stride;
-        d->pads[i] = shape->pad;
-    }
+    d->strides[0] = d->strides[1] = shape->stride;
+    d->pads[0] = shape->pad_h;
+    d->pads[1] = shape->pad_w;
     return OK;
 }
 
@@ -146,10 +146,10 @@ static Status make_reorder(OnednnEngine *engine, KernelCall *call, const ConvSha
 
 /* ---- running ---- */
 
-/* to (C,R,R,K) = from (K,R,R,C) flipped in both directions; size: bytes of an element. */
+/* to (C,R,S,K) = from (K,R,S,C) flipped in both directions; size: bytes of an element. */
 static void flip_weights(const KernelCall *call, const ConvShape *shape, size_t size, const void *from, void *to)
 {
-    int64_t taps = shape->r * shape->r, c = shape->c, k = shape->k;
+    int64_t taps = shape->r * shape->s, c = shape->c, k = shape->k;
     #pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int64_t row = 0; row < c * taps; row++) {
         int64_t channel = row / taps, tap = taps - 1 - row % taps;
@@ -218,9 +218,10 @@ Status conv_dense_bind(OnednnEngine *engine, KernelCall *call)
     state->src[0] = stage_plan(call, &call->src[0], in);
     state->src[1] = stage_plan(call, &call->src[1], in);
     state->dst = stage_plan(call, &call->dst[0], out);
-    state->flipped = shape.pass == CONV_DATA && shape.stride == 1 && shape.groups == 1 && shape.pad < shape.r;
+    state->flipped = shape.pass == CONV_DATA && shape.stride == 1 && shape.groups == 1 &&
+                     shape.pad_h < shape.r && shape.pad_w < shape.s;
     if (state->flipped) {
-        state->flip_offset = stage_book(call, (size_t)(shape.c * shape.r * shape.r * shape.k) * dtype_size(in));
+        state->flip_offset = stage_book(call, (size_t)(shape.c * shape.r * shape.s * shape.k) * dtype_size(in));
         shape = exchanged(&shape);
     }
     TRY(make_conv(engine, call, &shape, in, out, &state->conv));

@@ -7,7 +7,7 @@
  * The data pass is a forward pass from dst to src: the rows are spread out by the stride, the taps flipped.
  * The weight pass sums per thread, and then over the threads in order.
  *
- * Packed layouts:  a row [chunk][x][LANES]   weights [chunk][tap][LANES], tap = r*R + s
+ * Packed layouts:  a row [chunk][x][LANES]   weights [chunk][tap][LANES], tap = r*S + s
  */
 #include "kernels/cpu/conv.h"
 #include "kernels/cpu/tile.h"
@@ -22,11 +22,11 @@ typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
 /* The convolution as it runs: from `in` rows to `out` rows. */
 typedef struct Depthwise {
     ConvPass pass;
-    int64_t n, channels, chunks, r, taps;
+    int64_t n, channels, chunks, r, s, taps;
     int64_t in_h, in_w, out_h, out_w;
     int64_t stride;  /* between the positions of neighbouring results */
     int64_t spread;  /* between the positions of neighbouring inputs: the stride of the data pass */
-    int64_t pad;     /* position of input 0 */
+    int64_t pad_h, pad_w; /* position of input 0 */
     int64_t row_w;   /* positions of a packed input row */
     bool bias;
 } Depthwise;
@@ -34,16 +34,17 @@ typedef struct Depthwise {
 static Depthwise depthwise_make(const KernelCall *call)
 {
     ConvShape s = conv_shape(call);
-    Depthwise d = {.pass = s.pass, .n = s.n, .channels = s.c, .chunks = (s.c + LANES - 1) / LANES, .r = s.r,
-                   .taps = s.r * s.r, .in_h = s.h, .in_w = s.w, .out_h = s.out_h, .out_w = s.out_w,
-                   .stride = s.stride, .spread = 1, .pad = s.pad, .bias = s.bias};
+    Depthwise d = {.pass = s.pass, .n = s.n, .channels = s.c, .chunks = (s.c + LANES - 1) / LANES, .r = s.r, .s = s.s,
+                   .taps = s.r * s.s, .in_h = s.h, .in_w = s.w, .out_h = s.out_h, .out_w = s.out_w,
+                   .stride = s.stride, .spread = 1, .pad_h = s.pad_h, .pad_w = s.pad_w, .bias = s.bias};
     if (s.pass == CONV_DATA) {
         d.in_h = s.out_h, d.in_w = s.out_w, d.out_h = s.h, d.out_w = s.w;
         d.stride = 1;
         d.spread = s.stride;
-        d.pad = s.r - 1 - s.pad;
+        d.pad_h = s.r - 1 - s.pad_h;
+        d.pad_w = s.s - 1 - s.pad_w;
     }
-    d.row_w = (d.out_w - 1) * d.stride + d.r;
+    d.row_w = (d.out_w - 1) * d.stride + d.s;
     return d;
 }
 
@@ -110,7 +111,7 @@ static const float *ring_row(const KernelCall *call, const Depthwise *d, Share *
     int64_t slot = iy % d->r, row = image * d->in_h + iy;
     float *packed = share->ring + slot * ring_row_elems(d);
     if (share->loaded[slot] != row) {
-        pack_row(&call->src[0], d, row, d->in_w, d->pad, d->spread, d->row_w, packed);
+        pack_row(&call->src[0], d, row, d->in_w, d->pad_w, d->spread, d->row_w, packed);
         share->loaded[slot] = row;
     }
     return packed;
@@ -121,13 +122,13 @@ static void gather_rows(const KernelCall *call, const Depthwise *d, Share *share
 {
     int64_t image = row / d->out_h, oy = row % d->out_h;
     for (int64_t r = 0; r < d->r; r++) {
-        int64_t spread_y = oy * d->stride + r - d->pad, iy = spread_y / d->spread;
+        int64_t spread_y = oy * d->stride + r - d->pad_h, iy = spread_y / d->spread;
         bool there = spread_y >= 0 && spread_y % d->spread == 0 && iy < d->in_h;
         rows[r] = there ? ring_row(call, d, share, image, iy) : NULL;
     }
 }
 
-/* Weights (C,R,R,1) to [chunk][tap][LANES], flipped for the data pass; the bias likewise. */
+/* Weights (C,R,S,1) to [chunk][tap][LANES], flipped for the data pass; the bias likewise. */
 static void pack_weights(const KernelCall *call, const Depthwise *d)
 {
     float *weights = call->scratch, *bias = bias_at(call, d), tmp[CPU_BLOCK];
@@ -152,8 +153,8 @@ static inline __attribute__((always_inline)) void convolve(const Depthwise *d, i
         for (int v = 0; v < CHUNK_VECS; v++) sum[i][v] = *(const Vec *)(bias + v * VEC);
     for (int64_t r = 0; r < d->r; r++) {
         if (!rows[r]) continue;
-        const float *from = rows[r] + at, *w = weights + r * d->r * LANES;
-        for (int64_t s = 0; s < d->r; s++, from += LANES, w += LANES)
+        const float *from = rows[r] + at, *w = weights + r * d->s * LANES;
+        for (int64_t s = 0; s < d->s; s++, from += LANES, w += LANES)
             for (int v = 0; v < CHUNK_VECS; v++) {
                 Vec factor = *(const Vec *)(w + v * VEC);
                 for (int i = 0; i < count; i++)
@@ -227,12 +228,12 @@ static inline __attribute__((always_inline)) void correlate(const Depthwise *d, 
 
 static void correlate_row(const Depthwise *d, const float *src, const float *ddst, float *sums)
 {
-    if (d->r == 3) {
+    if (d->s == 3) {
         correlate(d, 3, src, ddst, sums);
-    } else if (d->r == 5) {
+    } else if (d->s == 5) {
         correlate(d, 5, src, ddst, sums);
     } else {
-        for (int64_t s = 0; s < d->r; s++) correlate(d, 1, src + s * LANES, ddst, sums + s * LANES);
+        for (int64_t s = 0; s < d->s; s++) correlate(d, 1, src + s * LANES, ddst, sums + s * LANES);
     }
 }
 
@@ -250,7 +251,7 @@ static void sum_weights(const KernelCall *call, const Depthwise *d, int thread)
             for (int64_t r = 0; r < d->r; r++)
                 if (rows[r])
                     correlate_row(d, rows[r] + chunk * d->row_w * LANES, share.row + chunk * d->out_w * LANES,
-                                  share.sums + (chunk * d->taps + r * d->r) * LANES);
+                                  share.sums + (chunk * d->taps + r * d->s) * LANES);
     }
 }
 
