@@ -20,6 +20,7 @@ typedef enum StoreKind {
     STORE_EXP_AVG_SQ,
     STORE_STEP,
     STORE_EMA,
+    STORE_SCALER,     /* "scaler.scale", "scaler.good_steps", "scaler.skipped_steps" of fp16 runs */
 } StoreKind;
 
 typedef enum ParamLayout { LAYOUT_PLAIN, LAYOUT_OIHW } ParamLayout;

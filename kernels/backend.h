@@ -44,6 +44,7 @@ typedef struct Backend Backend;
 struct Backend {
     const char *name;
     int n_threads;
+    DType low; /* the fast low precision here: DT_BF16, or DT_F32 if there is none (precision "auto") */
     void *context;
     /* bind: see above. errors  E_UNSUPPORTED naming op, label, dtype or shape; E_MEMORY */
     Status (*bind)(Backend *backend, KernelCall *call);

@@ -80,9 +80,10 @@ void recipe_close(Recipe *recipe)
 
 /* ---- steps ---- */
 
-static DType precision_of(const Options *o)
+static DType precision_of(const Recipe *recipe, const Options *o)
 {
     switch (o->run_precision) {
+    case OPT_PRECISION_AUTO: return recipe->backend->low;
     case OPT_PRECISION_BF16: return DT_BF16;
     case OPT_PRECISION_FP16: return DT_F16;
     default: return DT_F32;
@@ -120,7 +121,7 @@ static void optimizer_config(const Recipe *recipe, const Options *o, StepConfig 
 
 void recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, StepConfig *out)
 {
-    *out = (StepConfig){.kind = kind, .batch = o->train_batch, .precision = precision_of(o)};
+    *out = (StepConfig){.kind = kind, .batch = o->train_batch, .precision = precision_of(recipe, o)};
     StepConfig *c = out;
     c->bn = o->optim_bn == OPT_BN_TRAIN ? BN_TRAIN : BN_EVAL;
     c->micro_batch = o->train_micro_batch > 0 ? o->train_micro_batch : o->train_batch;
@@ -151,6 +152,7 @@ LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *o, StepKi
         .n_slots = o->data_max_points + 1,
         .max_points = o->data_max_points,
         .mask_words = o->data_mask_words * o->data_masks_per_image * model_image_size(recipe->model),
+        .decode_margin = o->data_decode_margin,
         .repeat_masks = o->masks_repeat,
         .points = o->prompts_points == OPT_POINTS_PAPER ? POINTS_PAPER : POINTS_RELEASED,
         .flip = o->data_flip,

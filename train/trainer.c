@@ -22,6 +22,7 @@
 #include "train/recipe.h"
 #include "train/run_folder.h"
 #include "train/run_state.h"
+#include "train/scaler.h"
 #include "train/weights.h"
 
 typedef struct Trainer {
@@ -38,6 +39,7 @@ typedef struct Trainer {
     Log *log;
     Step *step;
     Exec *exec;
+    Scaler scaler;
     int64_t next_step, n_steps, saved_step;
     double start_seconds, wait_seconds;
 } Trainer;
@@ -138,6 +140,7 @@ static Status open_step(Trainer *t)
         TRY(trainer_choose_chunk(o, &t->recipe, t->loader_config.mask_words, &t->config));
     TRY(step_build(&t->config, t->recipe.model, t->recipe.store, t->loader_config.mask_words, &t->step));
     TRY(step_finish(t->step));
+    TRY(scaler_declare(&t->scaler, t->recipe.store, t->config.precision));
     return store_allocate(t->recipe.store);
 }
 
@@ -163,6 +166,7 @@ static Status load_start(Trainer *t)
         return OK;
     }
     TRY(recipe_load_weights(&t->recipe, t->options));
+    TRY(scaler_init(&t->scaler));
     return adopt_decoder(t);
 }
 
@@ -171,9 +175,9 @@ static void announce(Trainer *t)
     options_print_preset(t->options, stderr);
     if (t->folder->changes[0]) fprintf(stderr, "%s", t->folder->changes);
     account_memory(stderr, exec_plan(t->exec));
-    log_text(t->log, LOG_INFO, "%s: %" PRId64 " samples, %" PRId64 " steps of %" PRId64 " images, backend %s, %d threads, "
+    log_text(t->log, LOG_INFO, "%s: %" PRId64 " samples, %" PRId64 " steps of %" PRId64 " images, backend %s, %s, %d threads, "
              "seed %" PRId64, model_name(t->recipe.model), source_size(t->source), t->n_steps, t->config.batch,
-             t->recipe.backend->name, t->recipe.backend->n_threads, t->options->seed);
+             t->recipe.backend->name, dtype_name(t->config.precision), t->recipe.backend->n_threads, t->options->seed);
     if (t->kind == STEP_FINETUNE)
         log_text(t->log, LOG_INFO, "%" PRId64 " masks per image, %" PRId64 " at a time", t->config.n_masks,
                  t->config.mask_chunk);
@@ -266,7 +270,7 @@ static Status feed(Trainer *t, const Batch *batch, double lr)
     TRY(feed_batch(t->step, t->exec, batch, recipe_mode(t->options, t->next_step)));
     TRY(feed_targets(t, batch));
     TRY(feed_scalar(t->exec, t->step->lr, lr));
-    return feed_scalar(t->exec, t->step->loss_scale, 1);
+    return feed_scalar(t->exec, t->step->loss_scale, scaler_scale(&t->scaler));
 }
 
 static Status read_result(Trainer *t, StepResult *result)
@@ -297,7 +301,7 @@ static Status log_step(Trainer *t, const StepResult *result, double lr, double s
     t->wait_seconds = wait;
     LogField fields[] = {
         LOG_INT("step", t->next_step), LOG_DOUBLE("loss", result->loss), LOG_DOUBLE("grad_norm", result->grad_norm),
-        LOG_DOUBLE("lr", lr), LOG_DOUBLE("step_ms", 1e3 * step_seconds), LOG_DOUBLE("data_wait_ms", data_ms),
+        LOG_DOUBLE("lr", lr), LOG_DOUBLE("loss_scale", scaler_scale(&t->scaler)), LOG_DOUBLE("step_ms", 1e3 * step_seconds), LOG_DOUBLE("data_wait_ms", data_ms),
         LOG_DOUBLE("img_per_s", (double)t->config.batch / step_seconds), LOG_INT("peak_bytes", peak_rss_bytes()),
     };
     TRY(log_record(t->log, sizeof fields / sizeof fields[0], fields));
@@ -317,7 +321,7 @@ static Status run_step(Trainer *t)
     TRY(feed(t, batch, lr));
     TRY(exec_run(t->exec));
     TRY(read_result(t, &result));
-    if (result.ok == 0) return explain_bad_step(t, batch, &result);
+    if (scaler_update(&t->scaler, result.ok != 0) != OK) return explain_bad_step(t, batch, &result);
     TRY(log_step(t, &result, lr, now_seconds() - start));
     t->next_step++;
     return t->next_step % t->options->run_save_every == 0 ? save_state(t) : OK;

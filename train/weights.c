@@ -22,8 +22,8 @@ static bool is_weight(const StoreEntry *entry)
 
 static bool is_optimizer_name(const char *name)
 {
-    const char *prefixes[] = {"exp_avg.", "exp_avg_sq.", "step.", "ema."};
-    for (int i = 0; i < 4; i++)
+    const char *prefixes[] = {"exp_avg.", "exp_avg_sq.", "step.", "ema.", "scaler."};
+    for (int i = 0; i < 5; i++)
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return true;
     return false;
 }

@@ -162,6 +162,7 @@ Status cpu_open(int n_threads, Backend **out)
     *backend = (Backend){
         .name = "cpu",
         .n_threads = n_threads > 0 ? n_threads : omp_get_num_procs(),
+        .low = onednn_has_bf16() ? DT_BF16 : DT_F32,
         .context = engine,
         .bind = bind,
         .alloc = alloc_host,

@@ -33,10 +33,15 @@ void onednn_engine_free(OnednnEngine *engine)
     free(engine);
 }
 
-Status onednn_check_bf16(const KernelCall *call)
+bool onednn_has_bf16(void)
 {
     dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    if ((isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16) return OK;
+    return (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+}
+
+Status onednn_check_bf16(const KernelCall *call)
+{
+    if (onednn_has_bf16()) return OK;
     return cpu_unsupported(call, "this processor has no bf16 arithmetic (AVX512-BF16 or AMX); use precision f32");
 }
 

@@ -21,6 +21,7 @@ typedef struct OnednnEngine OnednnEngine;
 Status onednn_engine_open(OnednnEngine **out);
 void onednn_engine_free(OnednnEngine *engine);
 
+bool onednn_has_bf16(void); /* whether this machine has bf16 arithmetic */
 /* onednn_check_bf16: errors  E_UNSUPPORTED if the machine has no bf16 arithmetic */
 Status onednn_check_bf16(const KernelCall *call);
 

@@ -159,7 +159,7 @@ Status ref_open(int n_threads, Backend **out)
 {
     (void)n_threads;
     Backend *backend = mem_alloc(sizeof *backend);
-    *backend = (Backend){.name = "ref", .n_threads = 1, .bind = ref_bind, .alloc = ref_alloc,
+    *backend = (Backend){.name = "ref", .n_threads = 1, .low = DT_F32, .bind = ref_bind, .alloc = ref_alloc,
                          .free = ref_free, .upload = ref_copy, .download = ref_copy,
                          .wait = ref_wait, .close = ref_close};
     *out = backend;
