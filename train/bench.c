@@ -182,7 +182,7 @@ static Status prepare(Bench *bench)
     recipe_step_config(&bench->recipe, o, bench->kind, &config);
     if (bench->kind == STEP_ENCODE || bench->kind == STEP_DECODE) config.bn = BN_EVAL;
     int64_t words = config.n_masks * model_image_size(bench->recipe.model) * 2;
-    if (config.n_masks > 0) TRY(trainer_choose_chunk(o, &bench->recipe, words, &config));
+    TRY(trainer_fit_budget(o, &bench->recipe, words, &config));
     TRY(step_build(&config, bench->recipe.model, bench->recipe.store, words, &bench->step));
     if (bench->step->loss == VALUE_NONE) graph_output(bench->step->graph, bench->step->embedding, "embedding");
     if (bench->kind == STEP_DECODE) step_watch_masks(bench->step);

@@ -83,19 +83,19 @@ static Status planned_bytes(const Recipe *recipe, int64_t words_per_image, const
     return status;
 }
 
-Status trainer_choose_chunk(const Options *options, const Recipe *recipe, int64_t words_per_image, StepConfig *config)
+Status trainer_fit_budget(const Options *options, const Recipe *recipe, int64_t words_per_image, StepConfig *config)
 {
-    if (config->mask_chunk > 0) return OK;
-    config->mask_chunk = config->n_masks < TRAINER_MAX_CHUNK ? config->n_masks : TRAINER_MAX_CHUNK;
+    bool choose = config->n_masks > 0 && config->mask_chunk == 0;
+    if (choose) config->mask_chunk = config->n_masks < TRAINER_MAX_CHUNK ? config->n_masks : TRAINER_MAX_CHUNK;
     if (options->run_memory_budget == 0) return OK;
     for (;; config->mask_chunk /= 2) {
         size_t bytes;
         TRY(planned_bytes(recipe, words_per_image, config, &bytes));
         if (bytes <= (size_t)options->run_memory_budget) return OK;
-        if (config->mask_chunk == 1)
-            return status_fail(E_MEMORY, "run.memory_budget = %" PRId64 " bytes, but one mask at a time needs %zu; give "
-                               "more, a smaller train.micro_batch, or modules to run.recompute",
-                               options->run_memory_budget, bytes);
+        if (!choose || config->mask_chunk == 1)
+            return status_fail(E_MEMORY, "run.memory_budget = %" PRId64 " bytes, but %s needs %zu; give more, a smaller "
+                               "train.micro_batch, or modules to run.recompute", options->run_memory_budget,
+                               choose ? "one mask at a time" : "this run", bytes);
     }
 }
 
@@ -136,8 +136,7 @@ static Status open_step(Trainer *t)
     if (t->kind == STEP_DISTILL && !t->config.teacher && !t->embeddings)
         return status_fail(E_CONFIG, "distillation needs teacher.model and teacher.weights, or teacher.embeddings");
     t->loader_config = recipe_loader_config(&t->recipe, o, t->kind);
-    if (t->kind == STEP_FINETUNE)
-        TRY(trainer_choose_chunk(o, &t->recipe, t->loader_config.mask_words, &t->config));
+    TRY(trainer_fit_budget(o, &t->recipe, t->loader_config.mask_words, &t->config));
     TRY(step_build(&t->config, t->recipe.model, t->recipe.store, t->loader_config.mask_words, &t->step));
     TRY(step_finish(t->step));
     TRY(scaler_declare(&t->scaler, t->recipe.store, t->config.precision));

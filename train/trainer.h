@@ -12,12 +12,12 @@
  *         ids; E_INTERRUPTED after SIGINT or SIGTERM, once the state is saved. The last good checkpoint stays. */
 Status trainer_run(Options *options, StepKind kind);
 
-/* trainer_choose_chunk: sets config->mask_chunk where it is 0: the most masks at a time, up to
- * TRAINER_MAX_CHUNK, whose plan fits run.memory_budget.
- * errors  E_MEMORY saying what even one mask at a time would need */
+/* trainer_fit_budget: makes the plan fit run.memory_budget. Sets config->mask_chunk where it is 0: the most masks
+ * at a time, up to TRAINER_MAX_CHUNK, that fit.
+ * errors  E_MEMORY saying what the run would need, with one mask at a time if the chunk was free */
 enum { TRAINER_MAX_CHUNK = 8 }; /* beyond it the decoder's matrix products gain nothing */
 typedef struct Recipe Recipe;
-Status trainer_choose_chunk(const Options *options, const Recipe *recipe, int64_t words_per_image,
-                            StepConfig *config);
+Status trainer_fit_budget(const Options *options, const Recipe *recipe, int64_t words_per_image,
+                          StepConfig *config);
 
 #endif
