@@ -27,9 +27,6 @@ static inline float math_from_bits(uint32_t bits)
     return x;
 }
 
-/* 2^n for n in [-126, 127]. */
-static inline float math_exp2_int(int32_t n) { return math_from_bits((uint32_t)(n + 127) << 23); }
-
 /* Comparisons in this order let a NaN through. */
 static inline float math_clamp(float x, float low, float high)
 {
@@ -37,43 +34,58 @@ static inline float math_clamp(float x, float low, float high)
     return x > high ? high : x;
 }
 
-/* (e^r - 1 - r) / r^2 for |r| <= ln(2)/2 */
-static inline float math_exp_tail(float r)
+/* x = n ln 2 + r with |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer and leaves n in the low bits
+ * of the sum; ln 2 comes in two parts, the first with trailing zeros, so that n times it is exact. */
+static inline float math_exp_reduce(float x, uint32_t *n)
+{
+    float shifted = x * 1.44269504f + 12582912.0f;
+    *n = math_bits(shifted);
+    float rounded = shifted - 12582912.0f;
+    float r = x - rounded * 0.693145752f;
+    return r - rounded * 1.42860677e-6f;
+}
+
+/* 2^(n + bias - 127) where that is a normal number; only the low bits of n count. */
+static inline float math_exp2_int(uint32_t n, uint32_t bias) { return math_from_bits((n + bias) << 23); }
+
+/* e^r - 1 for |r| <= ln(2)/2 */
+static inline float math_expm1_small(float r)
 {
     float p = 1.98699243e-4f;
     p = p * r + 1.39428955e-3f;
     p = p * r + 8.33335146e-3f;
     p = p * r + 4.16663326e-2f;
     p = p * r + 1.66666672e-1f;
-    return p * r + 0.5f;
+    p = p * r + 0.5f;
+    return r + r * r * p;
 }
 
-/* x = n ln 2 + r; ln 2 in two parts, the first with trailing zeros, so that n times it is exact. */
-static inline float math_exp_reduce(float x, int32_t *n)
-{
-    float rounded = __builtin_rintf(x * 1.44269504f);
-    *n = (int32_t)rounded;
-    float r = x - rounded * 0.693145752f;
-    return r - rounded * 1.42860677e-6f;
-}
-
-/* e^x: 1 ulp. 0 below -104, infinity above 88.73, subnormal results rounded twice. */
+/* e^x: 1 ulp. Infinity above 88.72, 0 below -86.5 (no subnormal results). */
 static inline float math_exp(float x)
 {
-    int32_t n;
-    float r = math_exp_reduce(math_clamp(x, -105.0f, 89.0f), &n);
-    float y = 1.0f + (r + r * r * math_exp_tail(r));
-    int32_t half = n >> 1; /* in two steps: 2^n alone leaves the range of f32 at both ends */
-    return y * math_exp2_int(half) * math_exp2_int(n - half);
+    uint32_t n;
+    float y = 1.0f + math_expm1_small(math_exp_reduce(x, &n));
+    y = 2.0f * (y * math_exp2_int(n, 126)); /* in two steps: 2^128 is out of range */
+    y = x > 88.7228317f ? INFINITY : y;
+    return x < -86.5f ? 0.0f : y;
 }
 
-/* e^x - 1 for x <= 0: 2 ulp; exact in sign and relative error near 0. */
+/* e^x for x <= 0: as math_exp, a little cheaper. */
+static inline float math_exp_negative(float x)
+{
+    uint32_t n;
+    float y = 1.0f + math_expm1_small(math_exp_reduce(x, &n));
+    y *= math_exp2_int(n, 127);
+    return x < -87.0f ? 0.0f : y;
+}
+
+/* e^x - 1 for x <= 0: 2 ulp, exact in sign near 0. */
 static inline float math_expm1_negative(float x)
 {
-    int32_t n;
-    float r = math_exp_reduce(math_clamp(x, -80.0f, 0.0f), &n);
-    float scale = math_exp2_int(n);
-    return scale * (r + r * r * math_exp_tail(r)) + (scale - 1.0f);
+    uint32_t n;
+    float small = math_expm1_small(math_exp_reduce(x, &n));
+    float scale = math_exp2_int(n, 127);
+    return x < -87.0f ? -1.0f : scale * small + (scale - 1.0f);
 }
 
 /* 2 atanh(z) = ln((1+z)/(1-z)) for |z| <= 1/3 */
@@ -101,12 +113,17 @@ static inline float math_log(float x)
 /* ln(1 + e^x), softplus: 3 ulp. */
 static inline float math_log1p_exp(float x)
 {
-    float small = math_exp(-fabsf(x)); /* in (0, 1]: ln(1 + small) = 2 atanh(small / (2 + small)) */
+    float small = math_exp_negative(-fabsf(x)); /* in (0, 1]: ln(1 + small) = 2 atanh(small / (2 + small)) */
     return (x < 0.0f ? 0.0f : x) + math_two_atanh(small / (2.0f + small));
 }
 
-/* 1 / (1 + e^-x): 3 ulp. */
-static inline float math_sigmoid(float x) { return 1.0f / (1.0f + math_exp(-x)); }
+/* 1 / (1 + e^-x): 3 ulp. With e^-|x|, which cannot overflow. */
+static inline float math_sigmoid(float x)
+{
+    float e = math_exp_negative(-fabsf(x));
+    float upper = 1.0f / (1.0f + e);
+    return x < 0.0f ? e * upper : upper;
+}
 
 /* tanh x: 3 ulp. Through e^y - 1, because 1 - e^y has no digits left near 0. */
 static inline float math_tanh(float x)
@@ -131,7 +148,7 @@ static inline float math_normal_tail(float t)
     q = q * u + 3.63378972e-2f;
     q = q * u + 3.18309009e-1f;
     q = q * u + 7.97884643e-1f;
-    return 0.5f * math_exp(-t * q);
+    return 0.5f * math_exp_negative(-t * q);
 }
 
 /* P(Z <= x) = (1 + erf(x / sqrt 2)) / 2: 3 ulp for x >= -1, relative error below 5e-6 down to -6 (where
@@ -147,22 +164,23 @@ static inline float math_normal_cdf(float x)
 static inline float math_relu(float x) { return x < 0.0f ? 0.0f : x; }
 static inline float math_relu_grad(float x) { return x > 0.0f ? 1.0f : 0.0f; }
 
-/* e^(-2u), u = sqrt(2/pi) (x + 0.044715 x^3); (1 + tanh u) / 2 = 1 / (1 + e^(-2u)) */
-static inline float math_gelu_tanh_exp(float x)
+/* 2u = 2 sqrt(2/pi) (x + 0.044715 x^3); (1 + tanh u) / 2 is the sigmoid of it. */
+static inline float math_gelu_tanh_argument(float x)
 {
-    return math_exp(-x * (1.59576912f + 0.0713548163f * (x * x)));
+    return x * (1.59576912f + 0.0713548163f * (x * x));
 }
 
-/* Absolute error below 1 ulp of the larger of |x| and 1, as for all four below. */
-static inline float math_gelu_tanh(float x) { return x / (1.0f + math_gelu_tanh_exp(x)); }
+/* Absolute error below 1 ulp of the larger of |x| and 1, as for all four below. Where x^2 overflows the
+ * derivative is NaN, as PyTorch's is. */
+static inline float math_gelu_tanh(float x) { return x * math_sigmoid(math_gelu_tanh_argument(x)); }
 
 static inline float math_gelu_tanh_grad(float x)
 {
-    x = math_clamp(x, -10.0f, 10.0f); /* flat beyond; keeps infinity times 0 away */
-    float e = math_gelu_tanh_exp(x);
-    float gate = 1.0f / (1.0f + e);
-    float slope = gate * (gate * e); /* not gate (1 - gate), which cancels where gate is near 1 */
-    return gate + x * slope * (1.59576912f + 0.214064449f * (x * x));
+    float e = math_exp_negative(-fabsf(math_gelu_tanh_argument(x)));
+    float upper = 1.0f / (1.0f + e), lower = e * upper;
+    float gate = x < 0.0f ? lower : upper;
+    /* the sigmoid's slope is upper * lower; gate (1 - gate) would cancel */
+    return gate + x * (upper * lower) * (1.59576912f + 0.214064449f * (x * x));
 }
 
 static inline float math_gelu_erf(float x) { return x * math_normal_cdf(x); }
@@ -170,7 +188,7 @@ static inline float math_gelu_erf(float x) { return x * math_normal_cdf(x); }
 static inline float math_gelu_erf_grad(float x)
 {
     x = math_clamp(x, -15.0f, 15.0f);
-    return math_normal_cdf(x) + x * (0.398942280f * math_exp(-0.5f * (x * x)));
+    return math_normal_cdf(x) + x * (0.398942280f * math_exp_negative(-0.5f * (x * x)));
 }
 
 static inline float math_hardswish(float x) { return x * (math_clamp(x + 3.0f, 0.0f, 6.0f) / 6.0f); }
