@@ -16,7 +16,8 @@
 #define TINY_STUDENT "configs/models/efficientvit_sam_tiny.yaml"
 #define TINY_TEACHER "configs/models/sam_tiny.yaml"
 #define TINY_STEP " --train.batch=2 --optim.lr=1e-3 --run.threads=1"
-#define TINY_TEACH "teach --teacher.model=" TINY_TEACHER " --teacher.weights=random --run.threads=1"
+#define TINY_TEACH \
+    "teach --model=" TINY_STUDENT " --teacher.model=" TINY_TEACHER " --teacher.weights=random --run.threads=1"
 #define TINY_DISTILL \
     "distill --model=" TINY_STUDENT " --teacher.model=" TINY_TEACHER " --teacher.weights=random" TINY_STEP
 #define TINY_FINETUNE "finetune --model=" TINY_STUDENT " --data.masks_per_image=4" TINY_STEP

@@ -28,6 +28,13 @@ static void view_name(uint64_t sample_id, bool flip, char *name, size_t name_byt
     snprintf(name, name_bytes, "%" PRIu64 "%s", sample_id, flip ? ".flip" : "");
 }
 
+Status embeddings_teacher_id(const char *weights, int64_t seed, char id[65])
+{
+    if (strcmp(weights, "random") != 0) return file_sha256(weights, id);
+    snprintf(id, 65, "random seed %" PRId64, seed);
+    return OK;
+}
+
 /* ---- writing ---- */
 
 /* (cells,D) f32 -> (D,cells) f16: PyTorch's order, so that the files are of use outside. */
@@ -79,6 +86,44 @@ static Status read_info(const SafeTensors *shard, EmbeddingsInfo *info)
     return OK;
 }
 
+static bool same_info(const EmbeddingsInfo *a, const EmbeddingsInfo *b)
+{
+    return strcmp(a->teacher_sha256, b->teacher_sha256) == 0 && a->image_size == b->image_size && a->grid == b->grid &&
+           a->dim == b->dim && a->flips == b->flips;
+}
+
+static Status check_views(const SafeTensors *shard, int n, const uint64_t *sample_id, const bool *flip)
+{
+    char name[32];
+    if (shard->n_tensors != n)
+        return status_fail(E_CONFIG, "%s: holds %d views, these images have %d; give an empty folder", shard->path,
+                           shard->n_tensors, n);
+    for (int i = 0; i < n; i++) {
+        view_name(sample_id[i], flip[i], name, sizeof name);
+        if (!safetensors_find(shard, name))
+            return status_fail(E_CONFIG, "%s: is of other images, it has no view %s; give an empty folder", shard->path,
+                               name);
+    }
+    return OK;
+}
+
+Status embeddings_check_shard(const char *folder, int64_t index, const EmbeddingsInfo *info, int n,
+                              const uint64_t *sample_id, const bool *flip)
+{
+    SafeTensors *shard = NULL;
+    EmbeddingsInfo found;
+    char *path = embeddings_shard_path(folder, index);
+    Status status = safetensors_open(path, &shard);
+    if (status == OK) status = read_info(shard, &found);
+    if (status == OK && !same_info(&found, info))
+        status = status_fail(E_CONFIG, "%s: made by another teacher, at another size or with other flips; give an empty "
+                             "folder", path);
+    if (status == OK) status = check_views(shard, n, sample_id, flip);
+    safetensors_close(shard);
+    free(path);
+    return status;
+}
+
 static Status add_shard(Embeddings *e, const char *path)
 {
     SafeTensors *shard = NULL;
@@ -88,7 +133,7 @@ static Status add_shard(Embeddings *e, const char *path)
     e->shards[e->n_shards++] = shard;
     TRY(read_info(shard, &info));
     if (e->n_shards == 1) e->info = info;
-    if (memcmp(&info, &e->info, sizeof info) != 0)
+    if (!same_info(&info, &e->info))
         return status_fail(E_CONFIG, "%s: made by another teacher, or at another size, than the first shard", path);
     return OK;
 }

@@ -29,10 +29,19 @@ const EmbeddingsInfo *embeddings_info(const Embeddings *embeddings);
  * errors  E_CONFIG naming folder, id and view if it is absent */
 Status embeddings_get(const Embeddings *embeddings, uint64_t sample_id, bool flip, float *out);
 
+/* embeddings_teacher_id: what stands for a teacher in teacher_sha256: the digest of its weights file, or
+ * "random seed N". errors  E_FILE */
+Status embeddings_teacher_id(const char *weights, int64_t seed, char id[65]);
+
 /* embeddings_shard_path: name of shard `index`, to be freed. */
 char *embeddings_shard_path(const char *folder, int64_t index);
 /* embeddings_write_shard: n views of (grid,grid,D) f32 each, as one shard, atomically. */
 Status embeddings_write_shard(const char *folder, int64_t index, const EmbeddingsInfo *info, int n,
                               const uint64_t *sample_id, const bool *flip, const float *const *views);
+
+/* embeddings_check_shard: that shard `index` holds just these n views of the teacher of `info`.
+ * errors  those of safetensors_open; E_FORMAT, E_CONFIG saying what differs */
+Status embeddings_check_shard(const char *folder, int64_t index, const EmbeddingsInfo *info, int n,
+                              const uint64_t *sample_id, const bool *flip);
 
 #endif

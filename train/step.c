@@ -37,9 +37,12 @@ static ValueId build_teacher(Step *step, RegionId micro)
     ValueId images = micro_input(step, micro, "teacher_image", DT_F32, 5, dims, &step->teacher_image);
     RegionId part = graph_region_open(graph, micro, n_parts, "teacher");
     BuildContext context = {.graph = graph, .store = c->teacher_store, .bn = BN_EVAL};
-    int mark = graph_label_push(graph, "teacher");
+    /* No label of its own: labels name parameters, and the teacher's are called as in its weights. Its modules
+     * are not remembered: act.PATH of a trace is the student's. */
+    int n_modules = graph->n_modules, n_entries = c->teacher_store->n_entries;
     ValueId embedding = build_image_encoder(&context, c->teacher, graph_slice(graph, part, images));
-    graph_label_pop(graph, mark);
+    graph->n_modules = n_modules;
+    assert(graph->status != OK || c->teacher_store->n_entries == n_entries);
     ValueId all = graph_gather(graph, embedding);
     graph_region_close(graph, part);
     int64_t grid = model_grid(c->teacher);

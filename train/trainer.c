@@ -114,11 +114,29 @@ static Status open_data(Trainer *t)
     return embeddings_open(o->teacher_embeddings, &t->embeddings);
 }
 
+/* The teacher's own files are optional beside its embeddings; if they are given, they must be the same teacher. */
+static Status check_teacher(const Trainer *t, const EmbeddingsInfo *info)
+{
+    const Options *o = t->options;
+    char id[65];
+    if (!t->recipe.teacher) return OK;
+    if (info->image_size != model_image_size(t->recipe.teacher))
+        return status_fail(E_CONFIG, "teacher.embeddings = %s: made at %" PRId64 " px, but %s sees %" PRId64,
+                           o->teacher_embeddings, info->image_size, model_name(t->recipe.teacher),
+                           model_image_size(t->recipe.teacher));
+    if (o->teacher_weights[0] == '\0') return OK; /* recipe_load_teacher says so */
+    TRY(embeddings_teacher_id(o->teacher_weights, o->seed, id));
+    if (strcmp(id, info->teacher_sha256) == 0) return OK;
+    return status_fail(E_CONFIG, "teacher.embeddings = %s: of another teacher than teacher.weights = %s: sha256 %.16s, "
+                       "wanted %.16s", o->teacher_embeddings, o->teacher_weights, info->teacher_sha256, id);
+}
+
 static Status check_embeddings(const Trainer *t)
 {
     if (!t->embeddings) return OK;
     const EmbeddingsInfo *info = embeddings_info(t->embeddings);
     const Model *model = t->recipe.model;
+    TRY(check_teacher(t, info));
     if (info->grid != model_grid(model) || info->dim != model_embed_dim(model))
         return status_fail(E_SHAPE, "teacher.embeddings = %s: embeddings of %" PRId64 "x%" PRId64 "x%" PRId64 ", but %s gives "
                            "%" PRId64 "x%" PRId64 "x%" PRId64, t->options->teacher_embeddings, info->dim, info->grid,
@@ -146,27 +164,38 @@ static Status open_step(Trainer *t)
 /* The distilled encoder is saved inside a complete SAM: the teacher's prompt encoder and mask decoder. */
 static Status adopt_decoder(Trainer *t)
 {
-    if (t->kind != STEP_DISTILL || !t->recipe.teacher) return OK;
     TRY(weights_copy(t->recipe.store, t->recipe.teacher_store, "prompt_encoder."));
     return weights_copy(t->recipe.store, t->recipe.teacher_store, "mask_decoder.");
 }
 
+static Status load_state(Trainer *t)
+{
+    StateHeader header;
+    TRY(run_state_load(t->recipe.store, t->folder->resume_from, &header));
+    t->next_step = t->saved_step = header.step;
+    log_text(t->log, LOG_INFO, "resumed %s at step %" PRId64, t->folder->resume_from, header.step);
+    if (header.n_threads != t->recipe.backend->n_threads)
+        log_text(t->log, LOG_WARN, "not bit-exact: the state is of a run with %d compute threads, this one has %d",
+                 header.n_threads, t->recipe.backend->n_threads);
+    return OK;
+}
+
+/* A teacher that no step runs (its embeddings are in files) is only needed for its decoder, at the start. */
 static Status load_start(Trainer *t)
 {
-    if (t->recipe.teacher) TRY(recipe_load_teacher(&t->recipe, t->options));
-    if (t->folder->resume_from) {
-        StateHeader header;
-        TRY(run_state_load(t->recipe.store, t->folder->resume_from, &header));
-        t->next_step = t->saved_step = header.step;
-        log_text(t->log, LOG_INFO, "resumed %s at step %" PRId64, t->folder->resume_from, header.step);
-        if (header.n_threads != t->recipe.backend->n_threads)
-            log_text(t->log, LOG_WARN, "not bit-exact: the state is of a run with %d compute threads, this one has %d",
-                     header.n_threads, t->recipe.backend->n_threads);
-        return OK;
-    }
+    bool resumes = t->folder->resume_from != NULL;
+    bool teaches = t->kind == STEP_DISTILL && t->recipe.teacher && (t->config.teacher || !resumes);
+    if (teaches) TRY(recipe_load_teacher(&t->recipe, t->options));
+    if (resumes) return load_state(t);
     TRY(recipe_load_weights(&t->recipe, t->options));
     TRY(scaler_init(&t->scaler));
-    return adopt_decoder(t);
+    if (!teaches) return OK;
+    TRY(adopt_decoder(t));
+    if (!t->config.teacher) {
+        store_destroy(t->recipe.teacher_store);
+        t->recipe.teacher_store = NULL;
+    }
+    return OK;
 }
 
 static void announce(Trainer *t)
