@@ -7,7 +7,7 @@ ARCH ?= native
 BUILD ?= build
 OPT ?= -O3 -march=$(ARCH) -fno-math-errno -fno-trapping-math
 CFLAGS = -std=c17 -D_GNU_SOURCE $(OPT) -g -Wall -Wextra -fopenmp -I. -MMD -MP $(EXTRA)
-LDLIBS = -ldnnl -lturbojpeg -ljpeg -lyajl -lyaml -lpng -lzstd -lcrypto -lz -lm -lpthread -fopenmp
+LDLIBS = -ldnnl -lturbojpeg -ljpeg -lyajl -larchive -lyaml -lpng -lzstd -lcrypto -lz -lm -lpthread -fopenmp
 
 LIB_DIRS = base kernels kernels/ref kernels/cpu autograd model data checkpoints
 LIB_SRC = $(wildcard $(addsuffix /*.c,$(LIB_DIRS))) $(filter-out train/main.c,$(wildcard train/*.c))

@@ -9,6 +9,7 @@ libdnnl-dev
 libturbojpeg0-dev
 libjpeg-dev
 libyajl-dev
+libarchive-dev
 libyaml-dev
 libpng-dev
 libzstd-dev
