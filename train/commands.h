@@ -8,6 +8,7 @@ Status command_teach(Args *args);
 Status command_distill(Args *args);
 Status command_finetune(Args *args);
 Status command_inspect(Args *args);
+Status command_export(Args *args);
 Status command_trace(Args *args);
 Status command_bench(Args *args);
 

@@ -2,7 +2,8 @@
  *
  *   retort inspect MODEL.yaml                 layer table (name, op, output, parameters, MACs) and totals
  *   retort inspect MODEL.yaml --state-dict    the state dict as a table: name, shape, dtype, kind
- *   retort inspect FILE.safetensors           tensors, dtypes, shapes, metadata, checksum
+ *   retort inspect FILE                       tensors of a safetensors or .pth file: names, shapes, dtypes,
+ *                                             metadata, checksum
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,11 +12,11 @@
 #include "autograd/passes.h"
 #include "autograd/rules.h"
 #include "base/memory.h"
-#include "checkpoints/safetensors.h"
+#include "checkpoints/weights_file.h"
 #include "model/model.h"
 #include "train/commands.h"
 
-static const char usage[] = "retort inspect MODEL.yaml [--state-dict] | FILE.safetensors";
+static const char usage[] = "retort inspect MODEL.yaml [--state-dict] | FILE.safetensors | FILE.pth";
 
 /* ---- state dict ---- */
 
@@ -146,10 +147,10 @@ done:
 
 static Status inspect_file(const char *path)
 {
-    SafeTensors *file = NULL;
+    WeightsFile *file = NULL;
     char sha256[65], shape[96];
     int64_t elements = 0;
-    TRY(safetensors_open(path, &file));
+    TRY(weights_file_open(path, &file));
     printf("name\tshape\tdtype\n");
     for (int i = 0; i < file->n_tensors; i++) {
         const Tensor *tensor = &file->tensors[i].tensor;
@@ -158,11 +159,12 @@ static Status inspect_file(const char *path)
         elements += shape_elems(tensor->shape);
     }
     for (int i = 0; i < file->n_meta; i++) printf("# %s: %s\n", file->meta[i].key, file->meta[i].value);
+    if (file->note) printf("# not read: %s\n", file->note);
     Status status = file_sha256(path, sha256);
     if (status == OK)
-        printf("# %d tensors, %lld elements, %zu bytes, sha256 %s\n", file->n_tensors, (long long)elements,
-               file->mapping_bytes, sha256);
-    safetensors_close(file);
+        printf("# %d tensors, %lld elements, %s file of %zu bytes, sha256 %s\n", file->n_tensors,
+               (long long)elements, file->format, file->file_bytes, sha256);
+    weights_file_close(file);
     return status;
 }
 

@@ -20,7 +20,7 @@ static bool is_weight(const StoreEntry *entry)
     return entry->kind == STORE_PARAMETER || entry->kind == STORE_BUFFER;
 }
 
-static bool is_optimizer_name(const char *name)
+bool weights_is_optimizer_name(const char *name)
 {
     const char *prefixes[] = {"exp_avg.", "exp_avg_sq.", "step.", "ema.", "scaler."};
     for (int i = 0; i < 5; i++)
@@ -30,13 +30,13 @@ static bool is_optimizer_name(const char *name)
 
 typedef struct LoadCount { int matched, missing, unexpected; } LoadCount;
 
-static Status load_entries(Store *store, const SafeTensors *file, int n_allow, const char *const *allow,
+static Status load_entries(Store *store, const WeightsFile *file, int n_allow, const char *const *allow,
                            LoadCount *count)
 {
     for (int i = 0; i < store->n_entries; i++) {
         const StoreEntry *entry = &store->entries[i];
         if (!is_weight(entry)) continue;
-        const Tensor *tensor = safetensors_find(file, entry->name);
+        const Tensor *tensor = weights_file_find(file, entry->name);
         if (!tensor && !matches_any(entry->name, n_allow, allow))
             return status_fail(E_SHAPE, "%s: tensor %s is missing; name a pattern in init.allow if that is meant",
                                file->path, entry->name);
@@ -54,12 +54,12 @@ static Status load_entries(Store *store, const SafeTensors *file, int n_allow, c
     return OK;
 }
 
-static Status check_unexpected(const Store *store, const SafeTensors *file, int n_allow, const char *const *allow,
+static Status check_unexpected(const Store *store, const WeightsFile *file, int n_allow, const char *const *allow,
                                LoadCount *count)
 {
     for (int i = 0; i < file->n_tensors; i++) {
         const char *name = file->tensors[i].name;
-        if (is_optimizer_name(name) || store_find(store, name) >= 0) continue;
+        if (weights_is_optimizer_name(name) || store_find(store, name) >= 0) continue;
         if (!matches_any(name, n_allow, allow))
             return status_fail(E_SHAPE, "%s: tensor %s is not part of the model; name a pattern in init.allow if "
                                "it may be left out", file->path, name);
@@ -71,20 +71,22 @@ static Status check_unexpected(const Store *store, const SafeTensors *file, int 
 Status weights_load(Store *store, const char *path, int n_allow, const char *const *allow, char *report,
                     size_t report_bytes)
 {
-    SafeTensors *file = NULL;
+    WeightsFile *file = NULL;
     LoadCount count = {0};
     char sha256[65];
     Status status = OK;
-    TRY(safetensors_open(path, &file));
+    TRY(weights_file_open(path, &file));
     TRY_GOTO(check_unexpected(store, file, n_allow, allow, &count), done);
     TRY_GOTO(load_entries(store, file, n_allow, allow, &count), done);
     if (report) {
         TRY_GOTO(file_sha256(path, sha256), done);
-        snprintf(report, report_bytes, "loaded %s: %d tensors matched, %d missing, %d unexpected, sha256 %s", path,
-                 count.matched, count.missing, count.unexpected, sha256);
+        snprintf(report, report_bytes,
+                 "loaded %s: %d tensors matched, %d missing, %d unexpected, sha256 %s%s%s", path,
+                 count.matched, count.missing, count.unexpected, sha256,
+                 file->note ? "; not read: " : "", file->note ? file->note : "");
     }
 done:
-    safetensors_close(file);
+    weights_file_close(file);
     return status;
 }
 
