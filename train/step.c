@@ -57,6 +57,13 @@ static ValueId build_encoder(Step *step, BuildContext *context, RegionId micro)
     return build_image_encoder(context, step->model, image);
 }
 
+static ValueId build_given_embedding(Step *step, RegionId micro)
+{
+    int64_t grid = model_grid(step->model);
+    int64_t dims[] = {step->config.micro_batch, grid, grid, model_embed_dim(step->model)};
+    return micro_input(step, micro, "given_embedding", DT_F32, 4, dims, &step->given_embedding);
+}
+
 static ValueId build_distill_loss(Step *step, RegionId micro, ValueId embedding)
 {
     const StepConfig *c = &step->config;
@@ -195,7 +202,9 @@ static Status build_forward(Step *step, BuildContext *context, int64_t words_per
                            (long long)model_embed_dim(step->model), (long long)model_grid(step->model),
                            (long long)model_grid(step->model));
     RegionId micro = graph_region_open(graph, REGION_STEP, step->n_micro, "micro-batch");
-    ValueId embedding = build_encoder(step, context, micro), loss = VALUE_NONE;
+    ValueId embedding = c->given_embedding ? build_given_embedding(step, micro)
+                                           : build_encoder(step, context, micro);
+    ValueId loss = VALUE_NONE;
     step->embedding = embedding;
     if (c->kind == STEP_DISTILL) loss = build_distill_loss(step, micro, embedding);
     if (c->kind == STEP_DECODE || c->kind == STEP_FINETUNE)
@@ -297,6 +306,8 @@ void step_watch_masks(Step *step)
     const char *names[] = {"lowres", "iou", "terms", "candidates", "best"};
     for (int i = 0; i < 5; i++) {
         if (*results[i] == VALUE_NONE) continue;
+        if (step->config.precision != DT_F32 && results[i] != &step->best) /* collected as they are now: f32 */
+            *results[i] = graph_op(step->graph, OP_CAST, ATTR(cast, .dtype = DT_F32), SRC(*results[i]));
         ValueId of_micro = graph_gather(step->graph, *results[i]);
         *results[i] = graph_gather(step->graph, of_micro);
         graph_output(step->graph, *results[i], names[i]);

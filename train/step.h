@@ -32,6 +32,7 @@ typedef struct StepConfig {
     DType precision;          /* DT_F32, DT_BF16, DT_F16 */
     int64_t batch, micro_batch;
     int64_t n_masks, mask_chunk, n_slots; /* M, masks per chunk, P */
+    bool given_embedding;     /* STEP_DECODE: the embedding is an input, no encoder runs */
     bool mask_input;          /* prompts carry a mask */
     bool keep_extent;         /* distillation: only the un-padded part */
     MaskLoss loss;
@@ -60,8 +61,8 @@ typedef struct Step {
     Graph *graph;
     int64_t n_micro, n_chunks;
     /* inputs; VALUE_NONE where the kind has none */
-    ValueId image, teacher_image, target, extent, coords, labels, mask_input, words, rows, weight, mode,
-        point_key, loss_points, lr, loss_scale;
+    ValueId image, given_embedding, teacher_image, target, extent, coords, labels, mask_input, words, rows,
+        weight, mode, point_key, loss_points, lr, loss_scale;
     /* results */
     ValueId loss, norm, ok;
     ValueId embedding;                   /* of the last micro-batch */
