@@ -1,0 +1,412 @@
+/* `retort eval`: how well boxes and clicks give the masks of a data set.
+ *
+ *   retort eval CONFIG --weights=F --data.root=FOLDER [--prompts=box,click1,click3,click5]
+ *               [--select=predicted-iou|first|oracle] [--limit=N] [--out=F.json] [--key=value ..]
+ *
+ * One image at a time. `box`: the annotation's box. `clickN`: N clicks, each where the prediction
+ * so far is most wrong, all given anew to the model without the earlier mask; the first is made on
+ * an empty prediction. A run of five clicks passes through those of one and three.
+ *
+ * Of a prompt's masks one is scored, and clicked on: that with the highest predicted IoU
+ * (predicted-iou, the published protocol), the single-mask output (first), or the best of the three
+ * by its true IoU (oracle). The rule is named in the result file.
+ *
+ * box_fill is the score of the mask's tight pixel box, filled: what is had without a model.
+ *
+ * source  the zero-shot evaluation of EfficientViT-SAM
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/memory.h"
+#include "base/text.h"
+#include "data/clicker.h"
+#include "data/json_writer.h"
+#include "train/commands.h"
+#include "train/miou.h"
+#include "train/predictor.h"
+
+static const char usage[] =
+    "retort eval CONFIG --weights=F --data.root=FOLDER [--prompts=box,click1,click3,click5] "
+    "[--select=predicted-iou|first|oracle] [--limit=N] [--out=F.json] [--key=value ..]";
+
+enum {
+    GROUP = 32,    /* masks in work at a time, so that memory does not grow with an image's masks */
+    MAX_KINDS = 8,
+    MAX_CLICKS = 20,
+    PROMPTS_AT_ONCE = 8,
+    PROGRESS_SECONDS = 10,
+};
+
+typedef enum Select { SELECT_PREDICTED_IOU, SELECT_FIRST, SELECT_ORACLE, N_SELECTS } Select;
+static const char *const select_names[] = {"predicted-iou", "first", "oracle"};
+
+typedef struct PromptKind {
+    char name[16];
+    int64_t n_clicks; /* 0: a box */
+    Miou miou;
+} PromptKind;
+
+typedef struct EvalArgs {
+    const char *config, *weights, *out;
+    Select select;
+    int64_t limit; /* images; 0: all */
+} EvalArgs;
+
+typedef struct Eval {
+    EvalArgs args;
+    PromptKind kinds[MAX_KINDS];
+    int n_kinds;
+    int64_t max_clicks;
+    Miou box_fill;
+    Options options;
+    Recipe recipe;
+    Predictor *predictor;
+    Source *source;
+    ImageReader reader;
+    Annotations annotations;
+    ImageSize size; /* of the present image, px */
+    Clicker clicker;
+    Buffer truth, prediction; /* dense masks of the present image */
+    float *logits, *iou;      /* (GROUP,C,lowres,lowres), (GROUP,C) */
+    int64_t n_images;
+} Eval;
+
+/* Masks of an image that are worked on together, and what was clicked so far. */
+typedef struct Group {
+    const Annotation *items[GROUP];
+    int64_t n;
+    Click clicks[GROUP][MAX_CLICKS];
+    double points[GROUP][2 * MAX_CLICKS];
+    int32_t labels[GROUP][MAX_CLICKS];
+    double boxes[GROUP][4];
+} Group;
+
+/* ---- scoring ---- */
+
+static int64_t n_candidates(const Eval *e)
+{
+    return e->args.select == SELECT_FIRST ? 1 : PREDICTOR_CANDIDATES;
+}
+
+static int64_t most_confident(const float *iou, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (iou[i] > iou[best]) best = i;
+    return best;
+}
+
+/* Makes the mask of candidate `c` of place `place` in e->prediction; its IoU with e->truth. */
+static double score_candidate(Eval *e, int64_t place, int64_t c)
+{
+    int64_t lowres = predictor_lowres(e->predictor), number = place * n_candidates(e) + c;
+    predictor_mask(e->predictor, e->logits + number * lowres * lowres, e->prediction.data);
+    return mask_iou(e->truth.data, e->prediction.data, e->size.height * e->size.width);
+}
+
+/* The IoU of the candidate that the rule selects; its mask is left in e->prediction. */
+static double score(Eval *e, int64_t place)
+{
+    int64_t n = n_candidates(e);
+    if (e->args.select != SELECT_ORACLE)
+        return score_candidate(e, place, most_confident(e->iou + place * n, n));
+    int64_t best = 0;
+    double best_iou = -1, iou = 0;
+    for (int64_t c = 0; c < n; c++) {
+        iou = score_candidate(e, place, c);
+        if (iou > best_iou) best = c;
+        if (iou > best_iou) best_iou = iou;
+    }
+    return best == n - 1 ? iou : score_candidate(e, place, best);
+}
+
+static void add_score(Eval *e, int64_t n_clicks, const Annotation *item, double iou)
+{
+    for (int i = 0; i < e->n_kinds; i++)
+        if (e->kinds[i].n_clicks == n_clicks) miou_add(&e->kinds[i].miou, item->area, iou);
+}
+
+/* ---- boxes ---- */
+
+static bool wants_boxes(const Eval *e)
+{
+    for (int i = 0; i < e->n_kinds; i++)
+        if (e->kinds[i].n_clicks == 0) return true;
+    return false;
+}
+
+static Status predict(Eval *e, int64_t n, const Prompt *prompts)
+{
+    bool multimask = e->args.select != SELECT_FIRST;
+    return predictor_predict(e->predictor, n, prompts, multimask, e->logits, e->iou);
+}
+
+static Status eval_boxes(Eval *e, Group *group)
+{
+    Prompt prompts[GROUP] = {0};
+    for (int64_t i = 0; i < group->n; i++) {
+        const double *bbox = group->items[i]->bbox;
+        double *box = group->boxes[i];
+        box[0] = bbox[0];
+        box[1] = bbox[1];
+        box[2] = bbox[0] + bbox[2];
+        box[3] = bbox[1] + bbox[3];
+        prompts[i].box = box;
+    }
+    TRY(predict(e, group->n, prompts));
+    for (int64_t i = 0; i < group->n; i++) {
+        rle_decode(&group->items[i]->mask, e->truth.data);
+        add_score(e, 0, group->items[i], score(e, i));
+    }
+    return OK;
+}
+
+/* ---- clicks ---- */
+
+/* Adds the click that answers e->prediction; e->truth is the mask of place `place`. */
+static Status click(Eval *e, Group *group, int64_t place, int64_t n_before)
+{
+    Click *next = &group->clicks[place][n_before];
+    TRY(clicker_next(&e->clicker, e->truth.data, e->prediction.data, e->size, n_before,
+                     group->clicks[place], next));
+    group->points[place][2 * n_before] = (double)next->x;
+    group->points[place][2 * n_before + 1] = (double)next->y;
+    group->labels[place][n_before] = next->positive;
+    return OK;
+}
+
+static Status first_clicks(Eval *e, Group *group)
+{
+    memset(e->prediction.data, 0, (size_t)(e->size.height * e->size.width));
+    for (int64_t i = 0; i < group->n; i++) {
+        rle_decode(&group->items[i]->mask, e->truth.data);
+        TRY(click(e, group, i, 0));
+    }
+    return OK;
+}
+
+static Status eval_clicks(Eval *e, Group *group)
+{
+    Prompt prompts[GROUP] = {0};
+    TRY(first_clicks(e, group));
+    for (int64_t n_clicks = 1; n_clicks <= e->max_clicks; n_clicks++) {
+        for (int64_t i = 0; i < group->n; i++)
+            prompts[i] = (Prompt){.n_points = n_clicks, .points = group->points[i],
+                                  .labels = group->labels[i]};
+        TRY(predict(e, group->n, prompts));
+        for (int64_t i = 0; i < group->n; i++) {
+            rle_decode(&group->items[i]->mask, e->truth.data);
+            add_score(e, n_clicks, group->items[i], score(e, i));
+            if (n_clicks < e->max_clicks) TRY(click(e, group, i, n_clicks));
+        }
+    }
+    return OK;
+}
+
+/* ---- images ---- */
+
+static void add_box_fill(Eval *e, const Annotation *item)
+{
+    int64_t box[4];
+    rle_bbox(&item->mask, box);
+    double area = (double)rle_area(&item->mask), filled = (double)(box[2] * box[3]);
+    miou_add(&e->box_fill, item->area, area / (filled + 1e-7));
+}
+
+static Status eval_group(Eval *e, Group *group)
+{
+    for (int64_t i = 0; i < group->n; i++) add_box_fill(e, group->items[i]);
+    if (wants_boxes(e)) TRY(eval_boxes(e, group));
+    return e->max_clicks > 0 ? eval_clicks(e, group) : OK;
+}
+
+static Status eval_masks(Eval *e, Group *group)
+{
+    const Annotations *all = &e->annotations;
+    group->n = 0;
+    for (int64_t i = 0; i < all->n_items; i++) {
+        if (all->items[i].area >= 1) group->items[group->n++] = &all->items[i];
+        bool full = group->n == GROUP || (i + 1 == all->n_items && group->n > 0);
+        if (!full) continue;
+        TRY(eval_group(e, group));
+        group->n = 0;
+    }
+    return OK;
+}
+
+static Status eval_image(Eval *e, int64_t index, Group *group)
+{
+    const char *path = source_image_path(e->source, index);
+    TRY(annotations_read(source_mask_path(e->source, index), &e->annotations));
+    TRY(image_read(&e->reader, path, 0));
+    e->size = image_full_size(&e->reader);
+    if (e->size.height != e->annotations.height || e->size.width != e->annotations.width)
+        return status_fail(E_FORMAT, "%s is %lld x %lld px (height x width), its masks %lld x %lld",
+                           path, (long long)e->size.height, (long long)e->size.width,
+                           (long long)e->annotations.height, (long long)e->annotations.width);
+    size_t n_px = (size_t)(e->size.height * e->size.width);
+    TRY(buffer_reserve(&e->truth, n_px));
+    TRY(buffer_reserve(&e->prediction, n_px));
+    TRY(predictor_set_image(e->predictor, &e->reader));
+    TRY(eval_masks(e, group));
+    e->n_images++;
+    return OK;
+}
+
+static Status eval_all(Eval *e)
+{
+    Group *group = mem_alloc(sizeof *group);
+    time_t reported = time(NULL);
+    Status status = OK;
+    for (int64_t i = 0; i < source_size(e->source) && status == OK; i++) {
+        status = eval_image(e, i, group);
+        if (time(NULL) - reported < PROGRESS_SECONDS) continue;
+        reported = time(NULL);
+        fprintf(stderr, "image %lld of %lld\n", (long long)i + 1,
+                (long long)source_size(e->source));
+    }
+    free(group);
+    return status;
+}
+
+/* ---- results ---- */
+
+static void print_row(const char *name, const Miou *miou)
+{
+    printf("%s:", name);
+    for (int i = 0; i < N_AREA_CLASSES; i++) {
+        double mean = miou_mean(miou, (AreaClass)i);
+        if (isnan(mean)) printf(" %s=-", area_class_names[i]);
+        else printf(" %s=%.3f", area_class_names[i], 100 * mean);
+    }
+    printf(" (%lld masks)\n", (long long)miou->n[AREA_ALL]);
+}
+
+static void write_row(JsonWriter *writer, const char *name, const Miou *miou)
+{
+    json_writer_object(writer, name);
+    for (int i = 0; i < N_AREA_CLASSES; i++)
+        json_writer_number(writer, area_class_names[i], 100 * miou_mean(miou, (AreaClass)i));
+    json_writer_object(writer, "masks");
+    for (int i = 0; i < N_AREA_CLASSES; i++)
+        json_writer_integer(writer, area_class_names[i], miou->n[i]);
+    json_writer_end(writer);
+    json_writer_end(writer);
+}
+
+static Status write_results(const Eval *e)
+{
+    char sha256[DIGEST_HEX_BYTES];
+    TRY(file_sha256(e->args.weights, sha256));
+    JsonWriter *writer = json_writer_create();
+    json_writer_object(writer, NULL);
+    json_writer_text(writer, "model", model_name(e->recipe.model));
+    json_writer_text(writer, "weights", e->args.weights);
+    json_writer_text(writer, "weights_sha256", sha256);
+    json_writer_text(writer, "data", e->options.data_root);
+    json_writer_integer(writer, "images", e->n_images);
+    json_writer_text(writer, "select", select_names[e->args.select]);
+    json_writer_text(writer, "unit", "mean IoU in percent");
+    json_writer_object(writer, "miou");
+    write_row(writer, "box_fill", &e->box_fill);
+    for (int i = 0; i < e->n_kinds; i++) write_row(writer, e->kinds[i].name, &e->kinds[i].miou);
+    json_writer_end(writer);
+    json_writer_end(writer);
+    return json_writer_commit(writer, e->args.out);
+}
+
+/* ---- the command ---- */
+
+static Status add_kind(Eval *e, const char *name)
+{
+    PromptKind kind = {0};
+    bool is_click = strncmp(name, "click", 5) == 0 && text_to_int(name + 5, &kind.n_clicks) &&
+                    kind.n_clicks >= 1 && kind.n_clicks <= MAX_CLICKS;
+    if ((!is_click && strcmp(name, "box") != 0) || e->n_kinds == MAX_KINDS)
+        return status_fail(E_CONFIG, "--prompts: got %s, wanted at most %d of box and click1 to "
+                           "click%d", name, MAX_KINDS, MAX_CLICKS);
+    snprintf(kind.name, sizeof kind.name, "%s", name);
+    if (kind.n_clicks > e->max_clicks) e->max_clicks = kind.n_clicks;
+    e->kinds[e->n_kinds++] = kind;
+    return OK;
+}
+
+static Status parse_kinds(Eval *e, const char *list)
+{
+    char *copy = mem_string(list ? list : "box,click1,click3,click5"), *rest = copy;
+    Status status = OK;
+    for (char *name; status == OK && (name = strsep(&rest, ","));) status = add_kind(e, name);
+    free(copy);
+    return status;
+}
+
+static Status parse_select(const char *name, Select *out)
+{
+    for (int i = 0; i < N_SELECTS; i++) {
+        if (name && strcmp(name, select_names[i]) != 0) continue;
+        *out = (Select)i; /* absent: the first */
+        return OK;
+    }
+    return status_fail(E_CONFIG, "--select=%s: wanted predicted-iou, first or oracle", name);
+}
+
+static Status parse_args(Args *args, Eval *e)
+{
+    e->args.config = args_positional(args);
+    if (!e->args.config) return status_fail(E_CONFIG, "name a config; usage: %s", usage);
+    TRY(args_need(args, "weights", usage, &e->args.weights));
+    TRY(parse_kinds(e, args_flag(args, "prompts")));
+    TRY(parse_select(args_flag(args, "select"), &e->args.select));
+    TRY(args_int(args, "limit", 0, 1, INT64_MAX, &e->args.limit));
+    e->args.out = args_flag(args, "out");
+    return options_load(e->args.config, args->n, args->words, &e->options);
+}
+
+static Status open_all(Eval *e)
+{
+    if (e->options.data_root[0] == '\0')
+        return status_fail(E_CONFIG, "data.root is not set; name a folder of images and masks");
+    TRY(source_open(e->options.data_root, true, &e->source));
+    if (e->args.limit > 0) source_limit(e->source, e->args.limit);
+    TRY(image_reader_open(&e->reader));
+    TRY(predictor_open(&e->options, e->args.weights, PROMPTS_AT_ONCE, &e->recipe, &e->predictor));
+    size_t n = GROUP * (size_t)n_candidates(e), lowres = (size_t)predictor_lowres(e->predictor);
+    e->logits = mem_alloc(n * lowres * lowres * sizeof(float));
+    e->iou = mem_alloc(n * sizeof(float));
+    return OK;
+}
+
+static Status run_eval(Args *args, Eval *e)
+{
+    TRY(parse_args(args, e));
+    TRY(open_all(e));
+    TRY(eval_all(e));
+    printf("%s, %s, %lld images, mask by %s, mean IoU in percent\n", model_name(e->recipe.model),
+           e->args.weights, (long long)e->n_images, select_names[e->args.select]);
+    print_row("box_fill", &e->box_fill);
+    for (int i = 0; i < e->n_kinds; i++) print_row(e->kinds[i].name, &e->kinds[i].miou);
+    return e->args.out ? write_results(e) : OK;
+}
+
+Status command_eval(Args *args)
+{
+    Eval *e = mem_alloc(sizeof *e);
+    Status status = run_eval(args, e);
+    predictor_destroy(e->predictor);
+    recipe_close(&e->recipe);
+    source_close(e->source);
+    image_reader_close(&e->reader);
+    annotations_free(&e->annotations);
+    clicker_free(&e->clicker);
+    buffer_free(&e->truth);
+    buffer_free(&e->prediction);
+    free(e->logits);
+    free(e->iou);
+    options_free(&e->options);
+    free(e);
+    return status;
+}
