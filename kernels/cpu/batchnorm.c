@@ -1,8 +1,10 @@
 /* BATCHNORM, BATCHNORM_FROZEN, their gradients, and BN_UPDATE.
  *
  * Called through cpu.c's table. A map N,H,W,C is n_values rows of C channels. Bound by memory, so the passes
- * over the map are as few as can be: statistics + application forward, sums + application backward (the
- * activation's input is computed anew in both), and one for each of the frozen forms.
+ * over the map are as few as can be: statistics + application forward, sums + application backward, and one
+ * for each of the frozen forms. Backward, g = ddst * act'(input of the activation) is needed in both passes:
+ * the first leaves it in dsrc if that is f32; rounded to 16 bits it would spoil the result, so there it is
+ * computed twice.
  *
  * Narrow maps are folded: `fold` neighbouring rows count as one of fold*C columns, with the parameters
  * repeated, so that inner loops run over about CPU_BLOCK elements for any C.
@@ -241,7 +243,7 @@ static void batchnorm_frozen_run(const KernelCall *call)
 
 /* ---- gradients ---- */
 
-/* g = ddst * act'(normalised x) of one row, into a buffer or, without activation, where ddst lies. */
+/* g of one row: in `g`, or without activation where ddst lies. */
 static const float *grad_before_act(const KernelCall *call, const Plan *plan, Activation act, int64_t row,
                                     const float *x, float *pre, float *g)
 {
@@ -253,7 +255,7 @@ static const float *grad_before_act(const KernelCall *call, const Plan *plan, Ac
     return g;
 }
 
-/* Sums of g and g (x - mean); the frozen form has its dsrc at once. */
+/* Sums of g and g (x - mean). The frozen form has its dsrc at once, the other leaves g there if it can. */
 static void sum_gradients(const KernelCall *call, const Plan *plan, Activation act, bool frozen)
 {
     int64_t width = plan->fold.width;
@@ -262,11 +264,12 @@ static void sum_gradients(const KernelCall *call, const Plan *plan, Activation a
         Share share = share_take(plan, t, call->n_threads);
         for (int64_t row = share.begin; row < share.end; row++) {
             const float *x = tile_load(&call->src[0], row * width, width, share.buffer[0]);
-            const float *g = grad_before_act(call, plan, act, row, x, share.buffer[1], share.buffer[2]);
+            float *dx = cpu_row(&call->dst[0], row * width, share.buffer[1]);
+            float *kept = frozen ? share.buffer[2] : cpu_row(&call->dst[0], row * width, share.buffer[2]);
+            const float *g = grad_before_act(call, plan, act, row, x, share.buffer[1], kept);
             sum_grad_row(width, x, plan->params.mean, g, share.sums.part[0], share.sums.part[1]);
             norm_sums_row(&share.sums);
             if (!frozen) continue;
-            float *dx = cpu_row(&call->dst[0], row * width, share.buffer[1]);
             frozen_dsrc_row(width, &plan->params, g, dx);
             tile_store(&call->dst[0], row * width, width, dx);
         }
@@ -277,13 +280,14 @@ static void sum_gradients(const KernelCall *call, const Plan *plan, Activation a
 static void apply_gradients(const KernelCall *call, const Plan *plan, Activation act)
 {
     int64_t width = plan->fold.width;
+    bool kept = act != ACT_NONE && call->dst[0].dtype == DT_F32;
     #pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int t = 0; t < call->n_threads; t++) {
         Share share = share_take(plan, t, call->n_threads);
         for (int64_t row = share.begin; row < share.end; row++) {
             const float *x = tile_load(&call->src[0], row * width, width, share.buffer[0]);
-            const float *g = grad_before_act(call, plan, act, row, x, share.buffer[1], share.buffer[2]);
             float *dx = cpu_row(&call->dst[0], row * width, share.buffer[1]);
+            const float *g = kept ? dx : grad_before_act(call, plan, act, row, x, share.buffer[1], share.buffer[2]);
             dsrc_row(width, &plan->params, x, g, dx);
             tile_store(&call->dst[0], row * width, width, dx);
         }
