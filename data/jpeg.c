@@ -1,6 +1,7 @@
-/* JPEG decoding through libjpeg-turbo's TurboJPEG interface. See jpeg.h. */
+/* JPEG through libjpeg-turbo's TurboJPEG interface. See jpeg.h. */
 #include "data/jpeg.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -113,5 +114,49 @@ Status jpeg_read(JpegDecoder *decoder, const char *path, int64_t min_side_px, Jp
                          .full_width = width,
                          .reduction = scale.denom,
                          .pixels = decoder->pixels.data};
+    return OK;
+}
+
+/* ---- Encoding ---- */
+
+struct JpegEncoder {
+    tjhandle handle;
+    Buffer file;
+};
+
+Status jpeg_encoder_create(JpegEncoder **out)
+{
+    JpegEncoder *encoder = calloc(1, sizeof *encoder);
+    if (encoder != NULL) encoder->handle = tjInitCompress();
+    if (encoder == NULL || encoder->handle == NULL) {
+        free(encoder);
+        return status_fail(E_MEMORY, "out of memory: JPEG encoder");
+    }
+    *out = encoder;
+    return OK;
+}
+
+void jpeg_encoder_destroy(JpegEncoder *encoder)
+{
+    if (encoder == NULL) return;
+    tjDestroy(encoder->handle);
+    buffer_free(&encoder->file);
+    free(encoder);
+}
+
+Status jpeg_encode(JpegEncoder *encoder, const uint8_t *pixels, int64_t height, int64_t width,
+                   int quality, const uint8_t **bytes, size_t *n_bytes)
+{
+    assert(height >= 1 && width >= 1 && height <= 65500 && width <= 65500);
+    assert(quality >= 1 && quality <= 100);
+    unsigned long used = tjBufSize((int)width, (int)height, TJSAMP_420); /* of the worst image */
+    TRY(buffer_reserve(&encoder->file, used));
+    unsigned char *file = encoder->file.data;
+    if (tjCompress2(encoder->handle, pixels, (int)width, 0, (int)height, TJPF_RGB, &file, &used,
+                    TJSAMP_420, quality, TJFLAG_ACCURATEDCT | TJFLAG_NOREALLOC) != 0)
+        return status_fail(E_MEMORY, "JPEG of %lld x %lld px: %s", (long long)width,
+                           (long long)height, tjGetErrorStr2(encoder->handle));
+    *bytes = file;
+    *n_bytes = used;
     return OK;
 }

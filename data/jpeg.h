@@ -1,4 +1,4 @@
-/* JPEG files to RGB bytes. The only place that knows the JPEG library.
+/* JPEG files to RGB bytes and back. The only place that knows the JPEG library.
  *
  * A decoder serves one thread and keeps its memory between files. Decoding uses the accurate
  * integer DCT and smooth chroma up-sampling, as Pillow and torchvision do. EXIF orientation is not
@@ -8,6 +8,7 @@
 #ifndef RETORT_DATA_JPEG_H
 #define RETORT_DATA_JPEG_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -32,5 +33,18 @@ void jpeg_destroy(JpegDecoder *decoder);
  * errors  E_FILE; E_FORMAT naming the file if it is no JPEG, damaged, not convertible to RGB, or of
  *         more than 2^28 px */
 Status jpeg_read(JpegDecoder *decoder, const char *path, int64_t min_side_px, JpegImage *image);
+
+typedef struct JpegEncoder JpegEncoder; /* of one thread; keeps its memory between images */
+
+Status jpeg_encoder_create(JpegEncoder **out); /* errors  E_MEMORY */
+void jpeg_encoder_destroy(JpegEncoder *encoder);
+
+/* jpeg_encode: a baseline file with halved chroma, as SA-1B's are.
+ * shapes  pixels (height, width, 3) RGB, 1 .. 65,500 px a side
+ * quality  1..100, of the IJG tables (SA-1B: 95)
+ * bytes   the file, valid until the encoder's next use
+ * errors  E_MEMORY if the library fails */
+Status jpeg_encode(JpegEncoder *encoder, const uint8_t *pixels, int64_t height, int64_t width,
+                   int quality, const uint8_t **bytes, size_t *n_bytes);
 
 #endif
