@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -95,12 +96,19 @@ static bool has(const char *folder, const char *name)
     return there;
 }
 
+/* A run that never made a step, because its weights did not fit, say, leaves its folder free. */
+static bool holds_run(const RunFolder *folder)
+{
+    struct stat records;
+    if (has(folder->checkpoints, "latest")) return true;
+    return stat(folder->log_path, &records) == 0 && records.st_size > 0;
+}
+
 /* Sets resume_from, or refuses. */
 static Status choose_start(RunFolder *folder, const char *resume)
 {
-    bool holds_run = has(folder->path, "config.yaml");
     if (!strcmp(resume, "never")) {
-        if (!holds_run) return OK;
+        if (!holds_run(folder)) return OK;
         return status_fail(E_CONFIG,
                            "run.dir=%s holds a run; go on with it (--run.resume=auto) or choose "
                            "another folder",

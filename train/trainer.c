@@ -40,7 +40,7 @@ typedef struct Trainer {
     Step *step;
     Exec *exec;
     Scaler scaler;
-    int64_t next_step, n_steps, saved_step;
+    int64_t next_step, n_steps, saved_step; /* saved_step -1: none yet */
     double start_seconds, wait_seconds;
 } Trainer;
 
@@ -311,16 +311,17 @@ static Status read_result(Trainer *t, StepResult *result)
 /* The update of a bad step was not applied, so running it again shows where the first bad number arose. */
 static Status explain_bad_step(Trainer *t, const Batch *batch, const StepResult *result)
 {
-    char ids[400] = "", why[512];
+    char ids[400] = "", why[512], last[64];
     size_t used = 0;
     for (int64_t i = 0; i < t->config.batch && used + 24 < sizeof ids; i++)
         used += (size_t)snprintf(ids + used, sizeof ids - used, "%s%" PRIu64, i ? ", " : "", batch->sample_id[i]);
     Status status = exec_run_checked(t->exec);
     if (status == OK) snprintf(why, sizeof why, "the sum of squares of the gradients overflows");
     else snprintf(why, sizeof why, "%s", status_message());
-    return status_fail(E_NUMERIC, "step %" PRId64 ": loss %g, gradient norm %g; %s; sample ids %s; nothing was updated, "
-                       "the last state is of step %" PRId64, t->next_step, result->loss, result->grad_norm, why, ids,
-                       t->saved_step);
+    if (t->saved_step < 0) snprintf(last, sizeof last, "no state was saved yet");
+    else snprintf(last, sizeof last, "the last state is of step %" PRId64, t->saved_step);
+    return status_fail(E_NUMERIC, "step %" PRId64 ": loss %g, gradient norm %g; %s; sample ids %s; nothing was updated, %s",
+                       t->next_step, result->loss, result->grad_norm, why, ids, last);
 }
 
 static Status log_step(Trainer *t, const StepResult *result, double lr, double step_seconds)
@@ -373,7 +374,7 @@ static Status run_steps(Trainer *t)
 
 Status trainer_run(Options *options, StepKind kind)
 {
-    Trainer t = {.options = options, .kind = kind};
+    Trainer t = {.options = options, .kind = kind, .saved_step = -1};
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
     Status status = open_all(&t);
