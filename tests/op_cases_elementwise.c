@@ -110,6 +110,9 @@ static const OpCase cases[] = {
 
     INTO(OP_COPY, "map", 2, 3, 5),
     INTO(OP_COPY, "size 1", 1),
+    {.op = OP_COPY, .name = "labels", .attr.copy = {0},
+     .src = {INTS(FILL_LABELS, 0, 3, 5)},
+     .dst = {INTS(FILL_KEYS, 0, 3, 5)}},
     INTO(OP_COPY, "long", 11, 1777),
 
     CAST("to float32", DT_F32, NORMAL(3, 37)),

@@ -119,7 +119,7 @@ static DType destination_dtype(const Trial *trial, int i)
     OpOperand operand = {0};
     op_dst(trial->node->op, i, &operand);
     if (trial->node->op == OP_CAST) return trial->node->attr.cast.dtype;
-    if (operand.kind == 'a') return source_dtype(trial, 0);
+    if (operand.kind == 'a' || operand.kind == 'n') return source_dtype(trial, 0);
     return dtype_under_test(trial->mode, operand.kind,
                             trial->bench->values[trial->node->dst[i]].dtype);
 }
@@ -350,7 +350,7 @@ static void check_numbers(const Trial *trial, int dst)
 
 static bool has_low_operands(const Node *node)
 {
-    return strpbrk(op_info(node->op)->types, "la") != NULL;
+    return strpbrk(op_info(node->op)->types, "lan") != NULL;
 }
 
 static void check_node(const OpBench *bench, const Node *node, const Mode *mode, Backend *backend)
