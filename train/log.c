@@ -18,6 +18,7 @@ struct Log {
     FILE *text;
     FILE *records;
     char *records_path;
+    Progress *progress; /* not owned; NULL: none */
 };
 
 Status log_open(FILE *text, const char *records_path, Log **out)
@@ -46,6 +47,11 @@ void log_close(Log *log)
     free(log);
 }
 
+void log_attach(Log *log, Progress *progress)
+{
+    log->progress = progress;
+}
+
 void log_text(Log *log, LogLevel level, const char *format, ...)
 {
     static const char *const names[] = {"info", "warn", "error"};
@@ -56,11 +62,13 @@ void log_text(Log *log, LogLevel level, const char *format, ...)
     strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", localtime_r(&now, &parts));
     va_list args;
     va_start(args, format);
+    progress_hide(log->progress);
     flockfile(log->text); /* one line stays one line, whoever else writes */
     fprintf(log->text, "%s %-5s ", when, names[level]);
     vfprintf(log->text, format, args);
     fputc('\n', log->text);
     funlockfile(log->text);
+    progress_show(log->progress);
     va_end(args);
 }
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "base/status.h"
+#include "train/progress.h"
 
 typedef enum LogLevel { LOG_INFO, LOG_WARN, LOG_ERROR } LogLevel;
 
@@ -21,6 +22,9 @@ typedef struct Log Log;
  * errors  E_FILE */
 Status log_open(FILE *text, const char *records_path, Log **out);
 void log_close(Log *log);
+
+/* log_attach: lines of text go above the progress line on the same terminal. NULL: none (again). */
+void log_attach(Log *log, Progress *progress);
 
 /* log_text: one line, "2024-05-01 12:34:56 info  ...". `format` needs no newline. */
 void log_text(Log *log, LogLevel level, const char *format, ...)
