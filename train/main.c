@@ -18,6 +18,7 @@ static const Command commands[] = {
     {"distill", command_distill, "train an encoder to give the teacher's embedding"},
     {"finetune", command_finetune, "train encoder, prompt encoder and mask decoder on masks"},
     {"eval", command_eval, "mean IoU of masks from boxes and clicks on a data set"},
+    {"segment", command_segment, "masks of one image from points and boxes, with pictures"},
     {"inspect", command_inspect, "layers, parameters and MACs of a model; tensors of a file"},
     {"export", command_export, "convert weights between safetensors and PyTorch's .pth"},
     {"trace", command_trace, "exact steps on given inputs, to compare with PyTorch"},
