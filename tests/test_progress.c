@@ -68,7 +68,7 @@ Test(progress, leaves_out_what_matters_less)
         {70, " 42% [====>      ] 420/1000 loss 0.01235 12.3 img/s wait 3% ETA 12:34"},
         {20, " 42% 420/1000"},
         {24, " 42% [==>    ] 420/1000"},
-        {36, " 42% [===>    ] 420/1000 ETA 12:34"},
+        {36, " 42% [===>     ] 420/1000 ETA 12:34"},
     };
     for (size_t i = 0; i < sizeof narrow / sizeof narrow[0]; i++)
         cr_assert_str_eq(line_of(&states[0], narrow[i].columns), narrow[i].line);

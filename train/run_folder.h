@@ -2,6 +2,7 @@
  *
  *   config.yaml                            the resolved options of the run
  *   log.jsonl                              one record per step (train/log.h)
+ *   tensorboard/events.out.tfevents.*      the same for TensorBoard (train/tensorboard.h)
  *   checkpoints/step_000001000.safetensors training states (checkpoints/state.h)
  *   checkpoints/latest                     name of the state to resume from
  *

@@ -19,10 +19,12 @@
 #include "train/embeddings.h"
 #include "train/feed.h"
 #include "train/log.h"
+#include "train/progress.h"
 #include "train/recipe.h"
 #include "train/run_folder.h"
 #include "train/run_state.h"
 #include "train/scaler.h"
+#include "train/tensorboard.h"
 #include "train/weights.h"
 
 typedef struct Trainer {
@@ -37,14 +39,19 @@ typedef struct Trainer {
     float *targets; /* of a batch, from embeddings */
     RunFolder *folder;
     Log *log;
+    Tensorboard *board;
+    Progress *progress; /* NULL: stderr is no terminal */
     Step *step;
     Exec *exec;
     Scaler scaler;
     int64_t next_step, n_steps, saved_step; /* saved_step -1: none yet */
-    double start_seconds, wait_seconds;
+    double wait_seconds; /* of all steps so far */
 } Trainer;
 
-typedef struct StepResult { float loss, grad_norm, ok; } StepResult;
+typedef struct StepResult {
+    float loss, grad_norm, ok;
+    double lr, seconds, wait_seconds;
+} StepResult;
 
 static volatile sig_atomic_t stop_signal; /* the one thing a signal handler may touch */
 
@@ -225,6 +232,14 @@ static Status pin_choices(Trainer *t)
     return options_set(t->options, OPTION_run_mask_chunk, text);
 }
 
+static Status open_board(Trainer *t)
+{
+    char *folder = file_join(t->folder->path, "tensorboard");
+    Status status = tensorboard_open(folder, t->next_step, &t->board);
+    free(folder);
+    return status;
+}
+
 static Status open_all(Trainer *t)
 {
     TRY(recipe_open(t->options, &t->recipe));
@@ -235,22 +250,35 @@ static Status open_all(Trainer *t)
     TRY(run_folder_open(&file_ops_system, t->options, &t->folder));
     TRY(log_open(stderr, t->folder->log_path, &t->log));
     TRY(load_start(t));
+    TRY(open_board(t));
     TRY(exec_create(t->step->graph, t->recipe.backend, &t->exec));
     if (t->embeddings)
         t->targets = mem_alloc((size_t)shape_elems(graph_value(t->step->graph, t->step->target)->shape) * sizeof(float));
     TRY(loader_create(t->source, &t->loader_config, t->next_step, &t->loader));
     announce(t);
+    t->progress = progress_open(stderr, t->next_step, t->n_steps);
+    log_attach(t->log, t->progress);
     return OK;
+}
+
+/* From here on, stderr is free for tables and errors. */
+static void end_progress(Trainer *t)
+{
+    if (t->log) log_attach(t->log, NULL);
+    progress_close(t->progress);
+    t->progress = NULL;
 }
 
 static void close_all(Trainer *t)
 {
+    end_progress(t);
     loader_destroy(t->loader);
     exec_destroy(t->exec);
     step_destroy(t->step);
     embeddings_close(t->embeddings);
     source_close(t->source);
     recipe_close(&t->recipe);
+    tensorboard_close(t->board);
     log_close(t->log);
     run_folder_close(t->folder);
     free(t->targets);
@@ -324,34 +352,58 @@ static Status explain_bad_step(Trainer *t, const Batch *batch, const StepResult 
                        t->next_step, result->loss, result->grad_norm, why, ids, last);
 }
 
-static Status log_step(Trainer *t, const StepResult *result, double lr, double step_seconds)
+static Status record_step(Trainer *t, const StepResult *result)
 {
-    double wait = loader_wait_seconds(t->loader), data_ms = 1e3 * (wait - t->wait_seconds);
-    t->wait_seconds = wait;
+    double img_per_s = (double)t->config.batch / result->seconds, data_ms = 1e3 * result->wait_seconds;
     LogField fields[] = {
-        LOG_INT("step", t->next_step), LOG_DOUBLE("loss", result->loss), LOG_DOUBLE("grad_norm", result->grad_norm),
-        LOG_DOUBLE("lr", lr), LOG_DOUBLE("loss_scale", scaler_scale(&t->scaler)), LOG_DOUBLE("step_ms", 1e3 * step_seconds), LOG_DOUBLE("data_wait_ms", data_ms),
-        LOG_DOUBLE("img_per_s", (double)t->config.batch / step_seconds), LOG_INT("peak_bytes", peak_rss_bytes()),
+        LOG_INT("step", t->next_step), LOG_DOUBLE("loss", result->loss),
+        LOG_DOUBLE("grad_norm", result->grad_norm), LOG_DOUBLE("lr", result->lr),
+        LOG_DOUBLE("loss_scale", scaler_scale(&t->scaler)), LOG_DOUBLE("step_ms", 1e3 * result->seconds),
+        LOG_DOUBLE("data_wait_ms", data_ms), LOG_DOUBLE("img_per_s", img_per_s),
+        LOG_INT("peak_bytes", peak_rss_bytes()),
+    };
+    TensorboardScalar scalars[] = {
+        {"loss", result->loss}, {"grad_norm", result->grad_norm}, {"lr", result->lr},
+        {"img_per_s", img_per_s}, {"data_wait_ms", data_ms},
     };
     TRY(log_record(t->log, sizeof fields / sizeof fields[0], fields));
-    if (t->next_step % t->options->run_log_every != 0 && t->next_step + 1 != t->n_steps) return OK;
+    return tensorboard_add(t->board, t->next_step, sizeof scalars / sizeof scalars[0], scalars);
+}
+
+/* One line that moves on a terminal, a line now and then elsewhere. */
+static void show_step(Trainer *t, const StepResult *result)
+{
+    bool now = t->next_step % t->options->run_log_every == 0 || t->next_step + 1 == t->n_steps;
+    progress_step(t->progress, &(ProgressStep){.n_images = t->config.batch, .memory_bytes = peak_rss_bytes(),
+                                               .loss = result->loss, .seconds = result->seconds,
+                                               .wait_seconds = result->wait_seconds});
+    if (t->progress || !now) return;
     log_text(t->log, LOG_INFO, "step %" PRId64 "/%" PRId64 " loss %.6g grad_norm %.4g lr %.3g, %.2f img/s, %.0f ms, data "
-             "wait %.0f ms", t->next_step, t->n_steps, result->loss, result->grad_norm, lr,
-             (double)t->config.batch / step_seconds, 1e3 * step_seconds, data_ms);
-    return OK;
+             "wait %.0f ms", t->next_step, t->n_steps, result->loss, result->grad_norm, result->lr,
+             (double)t->config.batch / result->seconds, 1e3 * result->seconds, 1e3 * result->wait_seconds);
+}
+
+static void time_step(Trainer *t, double start_seconds, StepResult *result)
+{
+    double wait_seconds = loader_wait_seconds(t->loader);
+    result->seconds = now_seconds() - start_seconds;
+    result->wait_seconds = wait_seconds - t->wait_seconds;
+    t->wait_seconds = wait_seconds;
 }
 
 static Status run_step(Trainer *t)
 {
     const Batch *batch;
-    StepResult result;
-    double start = now_seconds(), lr = recipe_lr(t->options, t->next_step);
+    StepResult result = {.lr = recipe_lr(t->options, t->next_step)};
+    double start_seconds = now_seconds();
     TRY(loader_next(t->loader, &batch));
-    TRY(feed(t, batch, lr));
+    TRY(feed(t, batch, result.lr));
     TRY(exec_run(t->exec));
     TRY(read_result(t, &result));
     if (scaler_update(&t->scaler, result.ok != 0) != OK) return explain_bad_step(t, batch, &result);
-    TRY(log_step(t, &result, lr, now_seconds() - start));
+    time_step(t, start_seconds, &result);
+    TRY(record_step(t, &result));
+    show_step(t, &result);
     t->next_step++;
     return t->next_step % t->options->run_save_every == 0 ? save_state(t) : OK;
 }
@@ -368,6 +420,7 @@ static Status run_steps(Trainer *t)
     }
     TRY(save_state(t));
     TRY(save_result(t));
+    end_progress(t);
     if (t->options->run_profile) account_profile(stderr, t->step->graph, t->exec, 0);
     return OK;
 }
