@@ -1,18 +1,20 @@
 /* Initial weights, a function of (seed, name of the entry, index): the same for any machine, thread
  * count or order. Called by train/ for a run that starts from nothing.
  *
- * source  EfficientViT-SAM's initialisation (normal 0.02, norms 1 and 0, last norm of a residual
- * branch 0); embeddings and the positional matrix as in SAM, normal with deviation 1, so that the
- * kinds of prompts can be told apart from the first step on
+ * Weights are PyTorch's defaults, uniform within 1/sqrt(fan-in), which is how SAM starts; the released
+ * EfficientViT-SAM trainer would draw them with deviation 0.02, but always overwrites them, and from
+ * there the decoder's chains of unnormalised layers do not learn: each passes on a tenth of its input's
+ * variance. As there, the last norm of a residual branch is 0, so that a block starts as the identity.
+ *
+ * source  torch.nn.Linear and Conv2d; segment_anything (positions 0, embeddings of deviation 1)
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/model.h"
-
-#define WEIGHT_STD 0.02
 
 static bool ends_with(const char *name, const char *end)
 {
@@ -43,7 +45,9 @@ static bool is_embedding(const StoreEntry *entry)
 static bool constant_of(const StoreEntry *entry, float *out)
 {
     *out = 0;
-    if (ends_with(entry->name, ".bias") || ends_with(entry->name, ".running_mean")) return true;
+    static const char *const zeros[] = {".bias", ".running_mean", ".pos_embed", ".rel_pos_h", ".rel_pos_w"};
+    for (size_t i = 0; i < sizeof zeros / sizeof zeros[0]; i++)
+        if (ends_with(entry->name, zeros[i])) return true;
     if (entry->shape.rank != 1) return false;
     *out = is_last_norm_of_branch(entry->name) ? 0.0f : 1.0f;
     return true;
@@ -57,9 +61,12 @@ static void fill(const StoreEntry *entry, uint64_t seed, float *data, int64_t n)
         return;
     }
     RngKey key = {.seed = seed, .purpose = RNG_INIT, .sample = rng_name_hash(entry->name)};
-    double std = is_embedding(entry) ? 1.0 : WEIGHT_STD;
+    double bound = sqrt((double)entry->shape.dim[0] / (double)n); /* fan-in: all dims but the first */
+    bool embedding = is_embedding(entry);
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i++) data[i] = (float)(std * rng_normal(key, (uint64_t)i));
+    for (int64_t i = 0; i < n; i++)
+        data[i] = (float)(embedding ? rng_normal(key, (uint64_t)i)
+                                    : bound * (2 * rng_uniform(key, (uint64_t)i) - 1));
 }
 
 Status model_init(const Model *model, Store *store, uint64_t seed)

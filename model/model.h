@@ -52,8 +52,8 @@ typedef struct BuildContext {
 Status model_declare(const Model *model, Store *store);
 
 /* model_init: initial weights, a function of (seed, name), for a store that is allocated: weights
- * normal with deviation 0.02, embeddings and the positional matrix normal with 1, norms 1, the last
- * norm of a residual branch 0, biases 0. */
+ * uniform within 1/sqrt(fan-in), embeddings and the positional matrix normal with deviation 1, norms
+ * 1, the last norm of a residual branch 0, positions and biases 0. */
 Status model_init(const Model *model, Store *store, uint64_t seed);
 
 /* build_image_encoder: image (N,S,S,3) normalised -> embedding (N,grid,grid,embed_dim). */

@@ -314,7 +314,7 @@ Test(model, initial_weights)
         const char *name;
         double mean, std;
     } wanted[] = {
-        {"image_encoder.backbone.stages.1.op_list.0.main.spatial_conv.conv.weight", 0, 0.02},
+        {"image_encoder.backbone.stages.1.op_list.0.main.spatial_conv.conv.weight", 0, 0.06804}, /* 1/sqrt(3*8*9) */
         {"image_encoder.backbone.stages.1.op_list.0.main.point_conv.norm.weight", 1,
          0}, /* opens: no shortcut */
         {"image_encoder.backbone.stages.1.op_list.1.main.spatial_conv.norm.weight", 1, 0},
@@ -331,8 +331,8 @@ Test(model, initial_weights)
         {"prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", 0, 1},
         {"prompt_encoder.point_embeddings.3.weight", 0, 1},
         {"mask_decoder.mask_tokens.weight", 0, 1},
-        {"mask_decoder.transformer.layers.0.mlp.lin1.weight", 0, 0.02},
-        {"mask_decoder.output_upscaling.0.weight", 0, 0.02},
+        {"mask_decoder.transformer.layers.0.mlp.lin1.weight", 0, 0.05103}, /* 1/sqrt(3*128) */
+        {"mask_decoder.output_upscaling.0.weight", 0, 0.05103},
         {"mask_decoder.output_upscaling.1.weight", 1, 0},
     };
     Backend *backend;
