@@ -60,8 +60,10 @@ static void format_parts(const ProgressState *state, char parts[N_PARTS][PART_BY
         snprintf(parts[PART_RATE], PART_BYTES, "%.3g img/s", state->images_per_s);
     if (!isnan(state->wait_share))
         snprintf(parts[PART_WAIT], PART_BYTES, "wait %.0f%%", 100 * state->wait_share);
-    if (state->memory_bytes > 0)
+    if (gigabytes >= 1)
         snprintf(parts[PART_MEMORY], PART_BYTES, "%.*f GB", gigabytes < 10 ? 2 : 0, gigabytes);
+    else if (gigabytes > 0)
+        snprintf(parts[PART_MEMORY], PART_BYTES, "%.0f MB", 1e3 * gigabytes);
     format_left(state->left_s, parts[PART_LEFT]);
 }
 
