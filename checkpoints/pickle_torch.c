@@ -66,14 +66,24 @@ static bool is_sizes(const PickleValue *value)
     return true;
 }
 
+/* Whether the last argument, which may be absent, asks for something (a lazy negation). */
+static bool has_metadata(const PickleValue *arguments)
+{
+    if (arguments->n_items < 7 || arguments->items[6]->kind == PICKLE_NONE) return false;
+    return arguments->items[6]->kind != PICKLE_DICT || arguments->items[6]->n_items > 0;
+}
+
 /* _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata]): what comes
- * after the stride concerns autograd only. */
+ * between the stride and the metadata concerns autograd only. */
 static Status rebuild_tensor(Machine *machine, const PickleValue *arguments, PickleValue **out)
 {
     const PickleValue **item = arguments->items;
     if (arguments->n_items < 6 || arguments->n_items > 7)
         return machine_refuse(machine, "a tensor made from %d values, wanted 6 or 7",
                               arguments->n_items);
+    if (has_metadata(arguments))
+        return machine_refuse(machine, "a tensor with metadata (a lazy negation); save it with "
+                                       ".resolve_neg()");
     if (item[0]->kind != PICKLE_STORAGE || !is_size(item[1]))
         return machine_refuse(machine,
                               "a tensor made from %s and %s, wanted a storage and an offset >= 0",
