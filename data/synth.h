@@ -15,8 +15,8 @@
 #include "base/status.h"
 #include "data/rle.h"
 
-/* K(NAME, name, weight, low, high, outline): how often the kind is painted, the range of its radius
- * in shorter sides of the image, and whether parts may be set into it. */
+/* K(NAME, name, weight, low, high, parts): how often the kind is painted, the range of its radius in
+ * shorter sides of an image of 14 objects, and whether it may have parts. */
 #define SYNTH_KINDS(K)                                                              \
     K(ELLIPSE, ellipse, 6, 0.050, 0.200, true)                                      \
     K(BOX, box, 5, 0.050, 0.200, true)         /* rounded corners */                \
@@ -33,7 +33,7 @@
     K(TINY, tiny, 8, 0.012, 0.030, false)
 
 typedef enum SynthKind {
-#define SYNTH_KIND_ENUM(NAME, name, weight, low, high, outline) SYNTH_##NAME,
+#define SYNTH_KIND_ENUM(NAME, name, weight, low, high, parts) SYNTH_##NAME,
     SYNTH_KINDS(SYNTH_KIND_ENUM)
 #undef SYNTH_KIND_ENUM
     SYNTH_N_KINDS

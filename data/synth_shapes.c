@@ -304,7 +304,7 @@ static void draw_tiny(Draws *draws, float radius, Shape *shape)
 void shape_draw(SynthKind kind, Draws *draws, float radius, Shape *shape)
 {
     static void (*const draw[SYNTH_N_KINDS])(Draws *, float, Shape *) = {
-#define SYNTH_KIND_DRAW(NAME, name, weight, low, high, outline) draw_##name,
+#define SYNTH_KIND_DRAW(NAME, name, weight, low, high, parts) draw_##name,
         SYNTH_KINDS(SYNTH_KIND_DRAW)
 #undef SYNTH_KIND_DRAW
     };
