@@ -6,11 +6,10 @@
 #include <string.h>
 
 /* `ivdep`: the rows are one and the same or do not overlap, which the compiler cannot know. */
-#define EACH(statement)                                     \
-    do {                                                    \
-        _Pragma("GCC ivdep")                                \
-        for (int64_t i = 0; i < n; i++) statement;          \
-        return;                                             \
+#define EACH(statement)                                                 \
+    do {                                                                \
+        _Pragma("GCC ivdep") for (int64_t i = 0; i < n; i++) statement; \
+        return;                                                         \
     } while (0)
 
 void activation_row(Activation kind, int64_t n, const float *x, float *y)

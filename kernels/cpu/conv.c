@@ -1,5 +1,5 @@
-/* CONV2D, CONV2D_GRAD_DATA, CONV2D_GRAD_WEIGHT: the choice of a way (see conv.h), and the matrix product.
- * Called through cpu.c's table.
+/* CONV2D, CONV2D_GRAD_DATA, CONV2D_GRAD_WEIGHT: the choice of a way (see conv.h), and the matrix
+ * product. Called through cpu.c's table.
  */
 #include "kernels/cpu/conv.h"
 
@@ -21,13 +21,24 @@ ConvShape conv_shape(const KernelCall *call)
                                                 : &call->attr->conv2d_grad_weight.conv;
     const Tensor *src = pass == CONV_DATA ? &call->dst[0] : &call->src[0];
     const Tensor *w = pass == CONV_WEIGHT ? &call->dst[0] : &call->src[1];
-    const Tensor *dst = pass == CONV_FORWARD ? &call->dst[0] : pass == CONV_DATA ? &call->src[0] : &call->src[1];
+    const Tensor *dst = pass == CONV_FORWARD ? &call->dst[0]
+                        : pass == CONV_DATA  ? &call->src[0]
+                                             : &call->src[1];
     return (ConvShape){
         .pass = pass,
-        .n = src->shape.dim[0], .h = src->shape.dim[1], .w = src->shape.dim[2], .c = src->shape.dim[3],
-        .k = w->shape.dim[0], .r = w->shape.dim[1], .s = w->shape.dim[2],
-        .out_h = dst->shape.dim[1], .out_w = dst->shape.dim[2],
-        .stride = attr->stride, .pad_h = attr->pad, .pad_w = attr->pad, .groups = attr->groups,
+        .n = src->shape.dim[0],
+        .h = src->shape.dim[1],
+        .w = src->shape.dim[2],
+        .c = src->shape.dim[3],
+        .k = w->shape.dim[0],
+        .r = w->shape.dim[1],
+        .s = w->shape.dim[2],
+        .out_h = dst->shape.dim[1],
+        .out_w = dst->shape.dim[2],
+        .stride = attr->stride,
+        .pad_h = attr->pad,
+        .pad_w = attr->pad,
+        .groups = attr->groups,
         .bias = pass == CONV_FORWARD && call->n_src > 2 && cpu_present(&call->src[2]),
     };
 }
@@ -70,12 +81,14 @@ static void product_release(void *pointer)
     free(state);
 }
 
-/* forward dst (P,K) = src (P,C) w(K,C)^T;  data dsrc (P,C) = ddst (P,K) w;  weight dw (K,C) = ddst^T src */
+/* forward dst (P,K) = src (P,C) w(K,C)^T;  data dsrc (P,C) = ddst (P,K) w;  weight dw (K,C) =
+ * ddst^T src */
 static ProductSpec product_spec(const ConvShape *shape)
 {
     int64_t pixels = shape->n * shape->h * shape->w, c = shape->c, k = shape->k;
     switch (shape->pass) {
-    case CONV_FORWARD: return (ProductSpec){.m = pixels, .n = k, .k = c, .trans_b = true, .bias = shape->bias};
+    case CONV_FORWARD:
+        return (ProductSpec){.m = pixels, .n = k, .k = c, .trans_b = true, .bias = shape->bias};
     case CONV_DATA: return (ProductSpec){.m = pixels, .n = c, .k = k};
     default: return (ProductSpec){.m = k, .n = c, .k = pixels, .trans_a = true};
     }
@@ -106,12 +119,18 @@ static Status conv_bind(Backend *backend, KernelCall *call)
 {
     ConvShape shape = conv_shape(call);
     bool pointwise = shape.r == 1 && shape.s == 1 && shape.stride == 1 && shape.pad_h == 0;
-    if (shape.groups == shape.c && shape.k == shape.c && shape.groups > 1) return conv_depthwise_bind(call);
+    if (shape.groups == shape.c && shape.k == shape.c && shape.groups > 1)
+        return conv_depthwise_bind(call);
     if (pointwise && shape.groups == 1) return conv_product_bind(backend->context, call);
     if (pointwise) return conv_grouped_bind(call);
+    if (conv_phases_usable(&shape)) return conv_phases_bind(backend->context, call);
+    if (conv_columns_usable(&shape)) return conv_columns_bind(backend->context, call);
     return conv_dense_bind(backend->context, call);
 }
 
 Status cpu_conv2d(Backend *backend, KernelCall *call) { return conv_bind(backend, call); }
 Status cpu_conv2d_grad_data(Backend *backend, KernelCall *call) { return conv_bind(backend, call); }
-Status cpu_conv2d_grad_weight(Backend *backend, KernelCall *call) { return conv_bind(backend, call); }
+Status cpu_conv2d_grad_weight(Backend *backend, KernelCall *call)
+{
+    return conv_bind(backend, call);
+}

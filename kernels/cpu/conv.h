@@ -1,8 +1,10 @@
-/* The parts of the CPU convolutions: conv.c reads the shape and picks one of four ways.
+/* The parts of the CPU convolutions: conv.c reads the shape and picks one of six ways.
  *
  *   product    1x1, stride 1, one group: a matrix product over all pixels
  *   depthwise  one channel per group: own kernels over NHWC rows
  *   grouped    1x1 in groups (LiteMLA: 16 or 32 channels each): own small products
+ *   phases     the data pass as stride-1 forward convolutions, which run faster
+ *   columns    the weight pass at stride 2 as a matrix product over gathered pixels
  *   dense      everything else: oneDNN's convolution
  */
 #ifndef RETORT_KERNELS_CPU_CONV_H
@@ -26,11 +28,17 @@ ConvShape conv_shape(const KernelCall *call);
 
 Status conv_product_bind(OnednnEngine *engine, KernelCall *call);
 Status conv_dense_bind(OnednnEngine *engine, KernelCall *call);
+/* conv_phases_usable: whether the pass can, and should, be run by phases. */
+bool conv_phases_usable(const ConvShape *shape);
+Status conv_phases_bind(OnednnEngine *engine, KernelCall *call);
+/* conv_columns_usable: likewise. */
+bool conv_columns_usable(const ConvShape *shape);
+Status conv_columns_bind(OnednnEngine *engine, KernelCall *call);
 Status conv_depthwise_bind(KernelCall *call);
 Status conv_grouped_bind(KernelCall *call);
 
-/* conv_dtypes: the dtypes in which oneDNN computes the call's two sources and its result: bf16 if both
- * sources are, else f32.  errors  E_UNSUPPORTED for bf16 on a machine without it */
+/* conv_dtypes: the dtypes in which oneDNN computes the call's two sources and its result: bf16 if
+ * both sources are, else f32.  errors  E_UNSUPPORTED for bf16 on a machine without it */
 Status conv_dtypes(const KernelCall *call, DType *in, DType *out);
 
 #endif

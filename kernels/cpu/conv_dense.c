@@ -1,100 +1,84 @@
 /* Convolutions through oneDNN, in three passes, on plain NHWC maps.
  *
- * Called by conv.c. oneDNN chooses the layout of the weights; they are brought into it (or, as a gradient,
- * out of it) on each run, which costs little beside the maps.
- *
- * Stride-1 backward-data runs as a forward convolution with the kernel flipped and its channels exchanged:
- * measured 390 against 256 GFLOP/s for oneDNN 2.6's own (3x3 256->256 at 64x64, f32, 2 cores).
+ * Called by conv.c and conv_phases.c. oneDNN chooses the layout of the weights; they are brought
+ * into it (or, as a gradient, out of it) on each run, which costs little beside the maps.
  */
-#include "kernels/cpu/conv.h"
+#include "kernels/cpu/conv_dense.h"
 
 #include "base/memory.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-typedef struct DenseState {
-    ConvShape shape;
-    OnednnPrimitive conv, reorder;    /* reorder.primitive NULL: the plain layout was chosen */
-    bool flipped;                     /* data pass as a forward convolution */
-    DType dtype;                      /* of the weights as oneDNN gets them */
-    Stage src[2], dst;
-    size_t flip_offset, weights_offset, conv_pad_offset, reorder_pad_offset;
-} DenseState;
 
 /* ---- descriptors ---- */
 
-static Status map_desc(const KernelCall *call, DType dtype, int64_t n, int64_t h, int64_t w, int64_t c,
-                       dnnl_memory_desc_t *out)
+static Status map_desc(const KernelCall *call, DType dtype, int64_t n, int64_t h, int64_t w,
+                       int64_t c, dnnl_memory_desc_t *out)
 {
     const int64_t dims[] = {n, c, h, w}, strides[] = {h * w * c, 1, w * c, c};
     return onednn_desc(call, dtype, 4, dims, strides, out);
 }
 
-/* Weights (K,R,S,C/G) as oneDNN's (G,K/G,C/G,R,S), without the first for one group; plain, or left open. */
+/* Weights (K,R,S,C/G) as oneDNN's (G,K/G,C/G,R,S), without the first for one group; plain, or left
+ * open. */
 static Status weights_desc(const KernelCall *call, DType dtype, const ConvShape *shape, bool plain,
                            dnnl_memory_desc_t *out)
 {
-    int64_t groups = shape->groups, k = shape->k / groups, c = shape->c / groups, r = shape->r, s = shape->s;
+    int64_t groups = shape->groups, k = shape->k / groups, c = shape->c / groups, r = shape->r,
+            s = shape->s;
     const int64_t dims[] = {groups, k, c, r, s};
     const int64_t strides[] = {k * r * s * c, r * s * c, 1, s * c, c};
     int skip = groups == 1;
     return onednn_desc(call, dtype, 5 - skip, dims + skip, plain ? strides + skip : NULL, out);
 }
 
-/* The convolution that is run: for a flipped data pass one from dst to src. */
-static ConvShape exchanged(const ConvShape *shape)
-{
-    ConvShape out = *shape;
-    out.h = shape->out_h, out.w = shape->out_w, out.c = shape->k;
-    out.out_h = shape->h, out.out_w = shape->w, out.k = shape->c;
-    out.pad_h = shape->r - 1 - shape->pad_h;
-    out.pad_w = shape->s - 1 - shape->pad_w;
-    out.pass = CONV_FORWARD;
-    return out;
-}
-
 typedef struct Descs {
     dnnl_memory_desc_t src, weights, bias, dst;
-    dnnl_dims_t strides, pads;
+    dnnl_dims_t strides, pads, end_pads;
 } Descs;
 
-static Status make_descs(const KernelCall *call, const ConvShape *shape, DType in, DType out, Descs *d)
+static Status make_descs(const KernelCall *call, const ConvShape *shape, DType in, DType out,
+                         Descs *d)
 {
     ConvPass pass = shape->pass;
-    TRY(map_desc(call, pass == CONV_DATA ? out : in, shape->n, shape->h, shape->w, shape->c, &d->src));
-    TRY(map_desc(call, pass == CONV_FORWARD ? out : in, shape->n, shape->out_h, shape->out_w, shape->k, &d->dst));
+    TRY(map_desc(call, pass == CONV_DATA ? out : in, shape->n, shape->h, shape->w, shape->c,
+                 &d->src));
+    TRY(map_desc(call, pass == CONV_FORWARD ? out : in, shape->n, shape->out_h, shape->out_w,
+                 shape->k, &d->dst));
     TRY(weights_desc(call, pass == CONV_WEIGHT ? DT_F32 : in, shape, false, &d->weights));
     if (shape->bias) TRY(onednn_desc(call, DT_F32, 1, &shape->k, (const int64_t[]){1}, &d->bias));
     d->strides[0] = d->strides[1] = shape->stride;
     d->pads[0] = shape->pad_h;
     d->pads[1] = shape->pad_w;
+    d->end_pads[0] = (shape->out_h - 1) * shape->stride + shape->r - shape->h - shape->pad_h;
+    d->end_pads[1] = (shape->out_w - 1) * shape->stride + shape->s - shape->w - shape->pad_w;
     return OK;
 }
 
 /* ---- primitives ---- */
 
-static Status make_forward(OnednnEngine *engine, const KernelCall *call, const ConvShape *shape, const Descs *d,
-                           OnednnPrimitive *out)
+static Status make_forward(OnednnEngine *engine, const KernelCall *call, const ConvShape *shape,
+                           const Descs *d, OnednnPrimitive *out)
 {
     const int args[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS};
     dnnl_convolution_desc_t desc;
-    DNNL_TRY(call, dnnl_convolution_forward_desc_init(&desc, dnnl_forward_training, dnnl_convolution_direct, &d->src,
-                                                      &d->weights, shape->bias ? &d->bias : NULL, &d->dst,
-                                                      d->strides, d->pads, d->pads));
-    return onednn_make(engine, call, &desc, NULL, shape->bias ? 4 : 3, args, out);
+    DNNL_TRY(call, dnnl_convolution_forward_desc_init(
+                       &desc, dnnl_forward_training, dnnl_convolution_direct, &d->src, &d->weights,
+                       shape->bias ? &d->bias : NULL, &d->dst, d->strides, d->pads, d->end_pads));
+    return onednn_make(engine, call, &desc, (OnednnOptions){0}, shape->bias ? 4 : 3, args, out);
 }
 
-/* The forward descriptor by which oneDNN finds the matching backward implementation. Its dtypes are those
- * of a forward pass: all maps in the input dtype. */
-static Status make_hint(const KernelCall *call, const ConvShape *shape, DType in, dnnl_convolution_desc_t *hint)
+/* The forward descriptor by which oneDNN finds the matching backward implementation. Its dtypes are
+ * those of a forward pass: all maps in the input dtype. */
+static Status make_hint(const KernelCall *call, const ConvShape *shape, DType in,
+                        dnnl_convolution_desc_t *hint)
 {
     ConvShape forward = *shape;
     forward.pass = CONV_FORWARD;
     Descs d;
     TRY(make_descs(call, &forward, in, in, &d));
-    DNNL_TRY(call, dnnl_convolution_forward_desc_init(hint, dnnl_forward_training, dnnl_convolution_direct, &d.src,
-                                                      &d.weights, NULL, &d.dst, d.strides, d.pads, d.pads));
+    DNNL_TRY(call, dnnl_convolution_forward_desc_init(hint, dnnl_forward_training,
+                                                      dnnl_convolution_direct, &d.src, &d.weights,
+                                                      NULL, &d.dst, d.strides, d.pads, d.end_pads));
     return OK;
 }
 
@@ -103,9 +87,10 @@ static Status make_data(OnednnEngine *engine, const KernelCall *call, const Desc
 {
     const int args[] = {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC};
     dnnl_convolution_desc_t desc;
-    DNNL_TRY(call, dnnl_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &d->src, &d->weights,
-                                                            &d->dst, d->strides, d->pads, d->pads));
-    return onednn_make(engine, call, &desc, hint, 3, args, out);
+    DNNL_TRY(call, dnnl_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &d->src,
+                                                            &d->weights, &d->dst, d->strides,
+                                                            d->pads, d->end_pads));
+    return onednn_make(engine, call, &desc, (OnednnOptions){.hint = hint}, 3, args, out);
 }
 
 static Status make_weight(OnednnEngine *engine, const KernelCall *call, const Descs *d,
@@ -113,13 +98,14 @@ static Status make_weight(OnednnEngine *engine, const KernelCall *call, const De
 {
     const int args[] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_WEIGHTS};
     dnnl_convolution_desc_t desc;
-    DNNL_TRY(call, dnnl_convolution_backward_weights_desc_init(&desc, dnnl_convolution_direct, &d->src, &d->weights,
-                                                               NULL, &d->dst, d->strides, d->pads, d->pads));
-    return onednn_make(engine, call, &desc, hint, 3, args, out);
+    DNNL_TRY(call, dnnl_convolution_backward_weights_desc_init(&desc, dnnl_convolution_direct,
+                                                               &d->src, &d->weights, NULL, &d->dst,
+                                                               d->strides, d->pads, d->end_pads));
+    return onednn_make(engine, call, &desc, (OnednnOptions){.hint = hint}, 3, args, out);
 }
 
-static Status make_conv(OnednnEngine *engine, const KernelCall *call, const ConvShape *shape, DType in, DType out,
-                        OnednnPrimitive *conv)
+static Status make_conv(OnednnEngine *engine, const KernelCall *call, const ConvShape *shape,
+                        DType in, DType out, OnednnPrimitive *conv)
 {
     Descs d;
     dnnl_convolution_desc_t hint;
@@ -131,77 +117,73 @@ static Status make_conv(OnednnEngine *engine, const KernelCall *call, const Conv
 }
 
 /* The weights' way between the plain layout and the chosen one, if these differ. */
-static Status make_reorder(OnednnEngine *engine, KernelCall *call, const ConvShape *shape, DenseState *state)
+static Status make_reorder(OnednnEngine *engine, KernelCall *call, const ConvShape *shape, DType in,
+                           DenseConv *dense)
 {
-    bool gradient = shape->pass == CONV_WEIGHT;
-    const dnnl_memory_desc_t *chosen = &state->conv.descs[gradient ? 2 : 1];
+    bool result = dense->weights_are_result;
+    const dnnl_memory_desc_t *chosen = &dense->conv.descs[result ? 2 : 1];
     dnnl_memory_desc_t plain;
-    TRY(weights_desc(call, state->dtype, shape, true, &plain));
+    TRY(weights_desc(call, result ? DT_F32 : in, shape, true, &plain));
     if (dnnl_memory_desc_equal(&plain, chosen)) return OK;
-    TRY(onednn_make_reorder(engine, call, gradient ? chosen : &plain, gradient ? &plain : chosen, &state->reorder));
-    state->weights_offset = stage_book(call, dnnl_memory_desc_get_size(chosen));
-    state->reorder_pad_offset = stage_book(call, state->reorder.scratchpad_bytes);
+    TRY(onednn_make_reorder(engine, call, result ? chosen : &plain, result ? &plain : chosen,
+                            &dense->reorder));
+    dense->weights_offset = stage_book(call, dnnl_memory_desc_get_size(chosen));
+    dense->reorder_pad_offset = stage_book(call, dense->reorder.scratchpad_bytes);
     return OK;
 }
 
-/* ---- running ---- */
-
-/* to (C,R,S,K) = from (K,R,S,C) flipped in both directions; size: bytes of an element. */
-static void flip_weights(const KernelCall *call, const ConvShape *shape, size_t size, const void *from, void *to)
+Status dense_make(OnednnEngine *engine, KernelCall *call, const ConvShape *shape, DType in,
+                  DType out, DenseConv *dense)
 {
-    int64_t taps = shape->r * shape->s, c = shape->c, k = shape->k;
-    #pragma omp parallel for num_threads(call->n_threads) schedule(static)
-    for (int64_t row = 0; row < c * taps; row++) {
-        int64_t channel = row / taps, tap = taps - 1 - row % taps;
-        if (size == 4)
-            for (int64_t i = 0; i < k; i++)
-                ((uint32_t *)to)[row * k + i] = ((const uint32_t *)from)[(i * taps + tap) * c + channel];
-        else
-            for (int64_t i = 0; i < k; i++)
-                ((uint16_t *)to)[row * k + i] = ((const uint16_t *)from)[(i * taps + tap) * c + channel];
-    }
+    *dense = (DenseConv){.weights_are_result = shape->pass == CONV_WEIGHT};
+    TRY(make_conv(engine, call, shape, in, out, &dense->conv));
+    dense->conv_pad_offset = stage_book(call, dense->conv.scratchpad_bytes);
+    return make_reorder(engine, call, shape, in, dense);
 }
 
-static void dense_run(const KernelCall *call)
+void dense_run(const KernelCall *call, const DenseConv *dense, const void *first,
+               const void *second, void *result, const void *bias)
 {
-    const DenseState *state = call->state;
     char *scratch = call->scratch;
-    const void *first = stage_in(call, &state->src[0], &call->src[0]);
-    const void *second = stage_in(call, &state->src[1], &call->src[1]);
-    if (state->flipped) {
-        flip_weights(call, &state->shape, dtype_size(state->dtype), second, scratch + state->flip_offset);
-        second = scratch + state->flip_offset;
-    }
-    if (state->reorder.primitive) {
-        void *chosen = scratch + state->weights_offset;
-        onednn_run(&state->reorder, (const void *[]){second, chosen}, scratch + state->reorder_pad_offset);
+    void *chosen = scratch + dense->weights_offset, *pad = scratch + dense->reorder_pad_offset;
+    bool reorders = dense->reorder.primitive != NULL;
+    if (reorders && !dense->weights_are_result) {
+        onednn_run(&dense->reorder, (const void *[]){second, chosen}, pad);
         second = chosen;
     }
-    const void *data[] = {first, second, stage_target(call, &state->dst, &call->dst[0]), call->src[2].data};
-    onednn_run(&state->conv, data, scratch + state->conv_pad_offset);
+    void *target = reorders && dense->weights_are_result ? chosen : result;
+    const void *data[] = {first, second, target, bias};
+    onednn_run(&dense->conv, data, scratch + dense->conv_pad_offset);
+    if (target != result) onednn_run(&dense->reorder, (const void *[]){chosen, result}, pad);
+}
+
+void dense_free(DenseConv *dense)
+{
+    onednn_free(&dense->conv);
+    onednn_free(&dense->reorder);
+}
+
+/* ---- a pass as it is ---- */
+
+typedef struct PlainState {
+    DenseConv dense;
+    Stage src[2], dst;
+} PlainState;
+
+static void plain_run(const KernelCall *call)
+{
+    const PlainState *state = call->state;
+    const void *first = stage_in(call, &state->src[0], &call->src[0]);
+    const void *second = stage_in(call, &state->src[1], &call->src[1]);
+    void *result = stage_target(call, &state->dst, &call->dst[0]);
+    dense_run(call, &state->dense, first, second, result, call->src[2].data);
     stage_out(call, &state->dst, &call->dst[0]);
 }
 
-static void weight_run(const KernelCall *call)
+static void plain_release(void *pointer)
 {
-    const DenseState *state = call->state;
-    char *scratch = call->scratch;
-    void *dw = call->dst[0].data, *chosen = state->reorder.primitive ? scratch + state->weights_offset : dw;
-    const void *data[] = {
-        stage_in(call, &state->src[0], &call->src[0]),
-        stage_in(call, &state->src[1], &call->src[1]),
-        chosen,
-    };
-    onednn_run(&state->conv, data, scratch + state->conv_pad_offset);
-    if (state->reorder.primitive)
-        onednn_run(&state->reorder, (const void *[]){chosen, dw}, scratch + state->reorder_pad_offset);
-}
-
-static void dense_release(void *pointer)
-{
-    DenseState *state = pointer;
-    onednn_free(&state->conv);
-    onednn_free(&state->reorder);
+    PlainState *state = pointer;
+    dense_free(&state->dense);
     free(state);
 }
 
@@ -209,22 +191,13 @@ Status conv_dense_bind(OnednnEngine *engine, KernelCall *call)
 {
     DType in, out;
     TRY(conv_dtypes(call, &in, &out));
-    DenseState *state = mem_alloc(sizeof *state);
+    ConvShape shape = conv_shape(call);
+    PlainState *state = mem_alloc(sizeof *state);
     call->state = state;
-    call->release = dense_release;
-    ConvShape shape = state->shape = conv_shape(call);
-    call->run = shape.pass == CONV_WEIGHT ? weight_run : dense_run;
-    state->dtype = shape.pass == CONV_WEIGHT ? DT_F32 : in;
+    call->release = plain_release;
+    call->run = plain_run;
     state->src[0] = stage_plan(call, &call->src[0], in);
     state->src[1] = stage_plan(call, &call->src[1], in);
     state->dst = stage_plan(call, &call->dst[0], out);
-    state->flipped = shape.pass == CONV_DATA && shape.stride == 1 && shape.groups == 1 &&
-                     shape.pad_h < shape.r && shape.pad_w < shape.s;
-    if (state->flipped) {
-        state->flip_offset = stage_book(call, (size_t)(shape.c * shape.r * shape.s * shape.k) * dtype_size(in));
-        shape = exchanged(&shape);
-    }
-    TRY(make_conv(engine, call, &shape, in, out, &state->conv));
-    state->conv_pad_offset = stage_book(call, state->conv.scratchpad_bytes);
-    return make_reorder(engine, call, &shape, state);
+    return dense_make(engine, call, &shape, in, out, &state->dense);
 }

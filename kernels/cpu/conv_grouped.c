@@ -1,7 +1,8 @@
 /* 1x1 convolutions in groups, stride 1: per pixel and group a small matrix times a vector.
  *
- * Called by conv.c; LiteMLA has 3*heads groups of 16 or 32 channels. Blocks of pixels times one group's
- * matrix are small dense products; f32 maps are used in place, others through blocks converted to f32.
+ * Called by conv.c; LiteMLA has 3*heads groups of 16 or 32 channels. Blocks of pixels times one
+ * group's matrix are small dense products; f32 maps are used in place, others through blocks
+ * converted to f32.
  */
 #include "kernels/cpu/conv.h"
 #include "kernels/cpu/tile.h"
@@ -18,29 +19,37 @@ typedef struct Grouped {
 static Grouped grouped_make(const KernelCall *call)
 {
     ConvShape s = conv_shape(call);
-    return (Grouped){.pixels = s.n * s.h * s.w, .groups = s.groups, .k = s.k / s.groups, .c = s.c / s.groups,
+    return (Grouped){.pixels = s.n * s.h * s.w,
+                     .groups = s.groups,
+                     .k = s.k / s.groups,
+                     .c = s.c / s.groups,
                      .n_weights = s.k * (s.c / s.groups)};
 }
 
-/* Scratch: the weights in f32 (for the gradient: one partial sum per thread), then two row blocks per thread. */
+/* Scratch: the weights in f32 (for the gradient: one partial sum per thread), then two row blocks
+ * per thread. */
 static float *weights_at(const KernelCall *call, const Grouped *g, int thread)
 {
     return (float *)call->scratch + thread * tile_round(g->n_weights);
 }
 
-static float *block_at(const KernelCall *call, const Grouped *g, int n_weight_sets, int thread, int which)
+static float *block_at(const KernelCall *call, const Grouped *g, int n_weight_sets, int thread,
+                       int which)
 {
     int64_t in = BLOCK_PIXELS * g->groups * g->c, out = BLOCK_PIXELS * g->groups * g->k;
-    float *blocks = weights_at(call, g, n_weight_sets) + thread * (tile_round(in) + tile_round(out));
+    float *blocks = weights_at(call, g, n_weight_sets) +
+                    thread * (tile_round(in) + tile_round(out));
     return which ? blocks + tile_round(in) : blocks;
 }
 
 static size_t scratch_bytes(const KernelCall *call, const Grouped *g, int n_weight_sets)
 {
-    return (size_t)(block_at(call, g, n_weight_sets, call->n_threads, 0) - (float *)call->scratch) * sizeof(float);
+    return (size_t)(block_at(call, g, n_weight_sets, call->n_threads, 0) - (float *)call->scratch) *
+           sizeof(float);
 }
 
-/* Weights (K,1,1,C/G) in f32 and per group as the right factor: (k,c) for the data pass, (c,k) forward. */
+/* Weights (K,1,1,C/G) in f32 and per group as the right factor: (k,c) for the data pass, (c,k)
+ * forward. */
 static void load_weights(const KernelCall *call, const Grouped *g, bool transpose)
 {
     float *weights = weights_at(call, g, 0), tmp[CPU_BLOCK];
@@ -51,7 +60,8 @@ static void load_weights(const KernelCall *call, const Grouped *g, bool transpos
             int64_t length = g->c - begin < CPU_BLOCK ? g->c - begin : CPU_BLOCK;
             const float *from = cpu_load(&call->src[1], row * g->c + begin, length, tmp);
             for (int64_t j = 0; j < length; j++)
-                weights[group * n + (transpose ? (begin + j) * g->k + i : i * g->c + begin + j)] = from[j];
+                weights[group * n + (transpose ? (begin + j) * g->k + i : i * g->c + begin + j)] =
+                    from[j];
         }
     }
 }
@@ -64,7 +74,8 @@ static void add_bias(const KernelCall *call, int64_t rows, int64_t n, float *row
 }
 
 /* out rows = in rows times the block-diagonal matrix; `in` and `out` are channels per group. */
-static void map_pixels(const KernelCall *call, const Grouped *g, int64_t in, int64_t out, bool bias, int thread)
+static void map_pixels(const KernelCall *call, const Grouped *g, int64_t in, int64_t out, bool bias,
+                       int thread)
 {
     int64_t pixel, end, width_in = g->groups * in, width_out = g->groups * out;
     const float *weights = weights_at(call, g, 0);
@@ -74,7 +85,8 @@ static void map_pixels(const KernelCall *call, const Grouped *g, int64_t in, int
         int64_t n = end - pixel < BLOCK_PIXELS ? end - pixel : BLOCK_PIXELS;
         const float *from = tile_load(&call->src[0], pixel * width_in, n * width_in,
                                       block_at(call, g, 1, thread, !forward));
-        float *to = cpu_row(&call->dst[0], pixel * width_out, block_at(call, g, 1, thread, forward));
+        float *to = cpu_row(&call->dst[0], pixel * width_out,
+                            block_at(call, g, 1, thread, forward));
         for (int64_t group = 0; group < g->groups; group++)
             tile_matmul(n, out, in, from + group * in, width_in, weights + group * in * out, out,
                         to + group * out, width_out, false);
@@ -87,15 +99,16 @@ static void forward_run(const KernelCall *call)
 {
     Grouped g = grouped_make(call);
     load_weights(call, &g, true);
-    #pragma omp parallel for num_threads(call->n_threads) schedule(static)
-    for (int t = 0; t < call->n_threads; t++) map_pixels(call, &g, g.c, g.k, conv_shape(call).bias, t);
+#pragma omp parallel for num_threads(call->n_threads) schedule(static)
+    for (int t = 0; t < call->n_threads; t++)
+        map_pixels(call, &g, g.c, g.k, conv_shape(call).bias, t);
 }
 
 static void data_run(const KernelCall *call)
 {
     Grouped g = grouped_make(call);
     load_weights(call, &g, false);
-    #pragma omp parallel for num_threads(call->n_threads) schedule(static)
+#pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int t = 0; t < call->n_threads; t++) map_pixels(call, &g, g.k, g.c, false, t);
 }
 
@@ -122,7 +135,7 @@ static void weight_run(const KernelCall *call)
 {
     Grouped g = grouped_make(call);
     float *total = call->dst[0].data;
-    #pragma omp parallel for num_threads(call->n_threads) schedule(static)
+#pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int t = 0; t < call->n_threads; t++) sum_weights(call, &g, t);
     memcpy(total, weights_at(call, &g, 0), (size_t)g.n_weights * sizeof *total);
     for (int t = 1; t < call->n_threads; t++) {

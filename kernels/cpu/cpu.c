@@ -1,7 +1,9 @@
-/* Opens the CPU backend, dispatches binds, owns host memory, and moves rows between storage and f32.
+/* Opens the CPU backend, dispatches binds, owns host memory, and moves rows between storage and
+ * f32.
  *
- * Called by kernels/backend.c (cpu_open) and by every kernel file of this folder (cpu_load, cpu_store, ...).
- * Must hold: dtypes are checked here once, against the types string of ops.def, so that kernels need not.
+ * Called by kernels/backend.c (cpu_open) and by every kernel file of this folder (cpu_load,
+ * cpu_store, ...). Must hold: dtypes are checked here once, against the types string of ops.def, so
+ * that kernels need not.
  */
 #include "kernels/cpu/cpu.h"
 
@@ -36,7 +38,8 @@ Status cpu_unsupported(const KernelCall *call, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    return status_fail(E_UNSUPPORTED, "%s: %s on cpu: %s", call->label, op_info(call->op)->name, text);
+    return status_fail(E_UNSUPPORTED, "%s: %s on cpu: %s", call->label, op_info(call->op)->name,
+                       text);
 }
 
 /* A view is another shape for the same memory; the engine resolves it and never binds one. */
@@ -60,8 +63,8 @@ static bool dtype_fits(const OpOperand *operand, DType dtype)
     }
 }
 
-static Status check_operand(const KernelCall *call, const char *side, int index, const Tensor *tensor,
-                            const OpOperand *operand)
+static Status check_operand(const KernelCall *call, const char *side, int index,
+                            const Tensor *tensor, const OpOperand *operand)
 {
     if (tensor->dtype == DT_NONE && operand->optional) return OK;
     if (dtype_fits(operand, tensor->dtype)) return OK;
@@ -96,11 +99,12 @@ static Status bind(Backend *backend, KernelCall *call)
 
 static size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
-/* Returns `bytes` of anonymous memory at a 2 MiB boundary, or NULL. mmap knows only 4 KiB, so one huge page
- * more is mapped and what lies outside is given back. */
+/* Returns `bytes` of anonymous memory at a 2 MiB boundary, or NULL. mmap knows only 4 KiB, so one
+ * huge page more is mapped and what lies outside is given back. */
 static void *map_aligned(size_t bytes)
 {
-    char *map = mmap(NULL, bytes + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *map = mmap(NULL, bytes + HUGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED) return NULL;
     size_t before = round_up((size_t)map, HUGE_PAGE_BYTES) - (size_t)map;
     if (before) munmap(map, before);
@@ -108,11 +112,11 @@ static void *map_aligned(size_t bytes)
     return map + before;
 }
 
-/* One write per page, by the threads that will compute: all page faults happen now, not in the first step,
- * and on machines with several memory nodes the pages spread over them. */
+/* One write per page, by the threads that will compute: all page faults happen now, not in the
+ * first step, and on machines with several memory nodes the pages spread over them. */
 static void touch_pages(char *memory, size_t bytes, int n_threads)
 {
-    #pragma omp parallel for num_threads(n_threads) schedule(static)
+#pragma omp parallel for num_threads(n_threads) schedule(static)
     for (size_t i = 0; i < bytes; i += PAGE_BYTES) ((volatile char *)memory)[i] = 0;
 }
 
@@ -121,8 +125,10 @@ static Status alloc_host(Backend *backend, size_t bytes, void **out)
     size_t rounded = round_up(bytes ? bytes : 1, HUGE_PAGE_BYTES);
     char *memory = map_aligned(rounded);
     if (!memory)
-        return status_fail(E_MEMORY, "cpu: cannot allocate %.1f MiB of host memory; use a smaller batch, "
-                           "chunk or image", (double)bytes / (1 << 20));
+        return status_fail(E_MEMORY,
+                           "cpu: cannot allocate %.1f MiB of host memory; use a smaller batch, "
+                           "chunk or image",
+                           (double)bytes / (1 << 20));
     madvise(memory, rounded, MADV_HUGEPAGE); /* advice only: without huge pages all still works */
     touch_pages(memory, rounded, backend->n_threads);
     *out = memory;
@@ -183,8 +189,8 @@ static void f32_from_bf16(const uint16_t *restrict src, int64_t n, uint32_t *res
     for (int64_t i = 0; i < n; i++) dst_bits[i] = (uint32_t)src[i] << 16;
 }
 
-/* Round to nearest even on the bits; a NaN keeps its upper half and is made quiet, lest rounding carry it
- * into infinity. */
+/* Round to nearest even on the bits; a NaN keeps its upper half and is made quiet, lest rounding
+ * carry it into infinity. */
 static void bf16_of_f32(const uint32_t *restrict src_bits, int64_t n, uint16_t *restrict dst)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -196,7 +202,8 @@ static void bf16_of_f32(const uint32_t *restrict src_bits, int64_t n, uint16_t *
 }
 
 /* Halves are converted by arithmetic on the bits: the compiler makes no vectors of _Float16.
- * The exponent's bias differs by 112, which a product with 2^112 mends exactly, subnormals included. */
+ * The exponent's bias differs by 112, which a product with 2^112 mends exactly, subnormals
+ * included. */
 static void f32_from_f16(const uint16_t *restrict src, int64_t n, float *restrict dst)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -208,8 +215,8 @@ static void f32_from_f16(const uint16_t *restrict src, int64_t n, float *restric
     }
 }
 
-/* To nearest even. Normal results are rounded on the bits; for subnormal ones (below 2^-14) the sum with
- * 0.5, whose last bit is worth 2^-24 as theirs is, does the rounding. */
+/* To nearest even. Normal results are rounded on the bits; for subnormal ones (below 2^-14) the sum
+ * with 0.5, whose last bit is worth 2^-24 as theirs is, does the rounding. */
 static void f16_of_f32(const float *restrict src, int64_t n, uint16_t *restrict dst)
 {
     for (int64_t i = 0; i < n; i++) {

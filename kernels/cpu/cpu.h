@@ -1,14 +1,17 @@
-/* The CPU backend: oneDNN for convolutions and matrix products, own vectorised C for the rest, all cores.
+/* The CPU backend: oneDNN for convolutions and matrix products, own vectorised C for the rest, all
+ * cores.
  *
- * One bind function per op, cpu_<name>: it checks dtypes and shapes, sets call->run and call->scratch_bytes
- * and, for oneDNN, call->state and call->release. dnnl.h is included in onednn.h only.
+ * One bind function per op, cpu_<name>: it checks dtypes and shapes, sets call->run and
+ * call->scratch_bytes and, for oneDNN, call->state and call->release. dnnl.h is included in
+ * onednn.h only.
  *
- * Dtypes. Every kernel takes f32, bf16 and f16 storage for operands of kind 'a' and 'l' (mixed, too), and
- * computes in f32: it works on rows (blocks of at most CPU_BLOCK elements), and cpu_load gives a pointer to
- * the row itself when it is f32 and a converted copy otherwise, so there is one source and f32 pays nothing.
+ * Dtypes. Every kernel takes f32, bf16 and f16 storage for operands of kind 'a' and 'l' (mixed,
+ * too), and computes in f32: it works on rows (blocks of at most CPU_BLOCK elements), and cpu_load
+ * gives a pointer to the row itself when it is f32 and a converted copy otherwise, so there is one
+ * source and f32 pays nothing.
  *
- * Threads. OpenMP, always `num_threads(call->n_threads) schedule(static)`; reductions over threads go through
- * partial results in the scratch, summed in order: equal bits for equal thread counts.
+ * Threads. OpenMP, always `num_threads(call->n_threads) schedule(static)`; reductions over threads
+ * go through partial results in the scratch, summed in order: equal bits for equal thread counts.
  */
 #ifndef RETORT_KERNELS_CPU_H
 #define RETORT_KERNELS_CPU_H
@@ -17,7 +20,8 @@
 
 enum { CPU_BLOCK = 1024 }; /* elements of a row that a kernel handles at a time; 4 kB of f32 */
 
-#define DIFF(ID, name, Attr, types, needs, flags, ulps) Status cpu_##name(Backend *backend, KernelCall *call);
+#define DIFF(ID, name, Attr, types, needs, flags, ulps) \
+    Status cpu_##name(Backend *backend, KernelCall *call);
 #define PLAIN(ID, name, Attr, types, flags, ulps) DIFF(ID, name, Attr, types, "", flags, ulps)
 #include "kernels/ops.def"
 #undef DIFF
@@ -26,22 +30,23 @@ enum { CPU_BLOCK = 1024 }; /* elements of a row that a kernel handles at a time;
 Status cpu_open(int n_threads, Backend **out);
 
 /* Defines the bind of an op that <name>_run does for all shapes, without scratch. */
-#define CPU_BIND(name)                                      \
-    Status cpu_##name(Backend *backend, KernelCall *call)   \
-    {                                                       \
-        (void)backend;                                      \
-        call->run = name##_run;                             \
-        return OK;                                          \
+#define CPU_BIND(name)                                    \
+    Status cpu_##name(Backend *backend, KernelCall *call) \
+    {                                                     \
+        (void)backend;                                    \
+        call->run = name##_run;                           \
+        return OK;                                        \
     }
 
 /* cpu_unsupported: E_UNSUPPORTED with "<label>: <op> on cpu: <message>". */
-Status cpu_unsupported(const KernelCall *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
+Status cpu_unsupported(const KernelCall *call, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* cpu_load: n <= CPU_BLOCK elements from element `offset` of a tensor, as f32.
  * returns a pointer into the tensor if it is f32, else `tmp`, filled */
 const float *cpu_load(const Tensor *tensor, int64_t offset, int64_t n, float *tmp);
-/* cpu_row: where to compute n elements that are to be stored at `offset`: the tensor itself if it is f32,
- * else `tmp`; cpu_store then converts them (no-op for f32). */
+/* cpu_row: where to compute n elements that are to be stored at `offset`: the tensor itself if it
+ * is f32, else `tmp`; cpu_store then converts them (no-op for f32). */
 float *cpu_row(const Tensor *tensor, int64_t offset, float *tmp);
 void cpu_store(const Tensor *tensor, int64_t offset, int64_t n, const float *row);
 

@@ -1,8 +1,8 @@
 /* LAYERNORM and its gradient, over the last axis, with the activation that follows.
  *
- * Called through cpu.c's table. A row is read once from memory and stays in the first cache level for its
- * mean, its variance (second pass, from the mean) and the result. Short rows are taken several at a time,
- * up to CPU_BLOCK elements, so that the activation has long runs.
+ * Called through cpu.c's table. A row is read once from memory and stays in the first cache level
+ * for its mean, its variance (second pass, from the mean) and the result. Short rows are taken
+ * several at a time, up to CPU_BLOCK elements, so that the activation has long runs.
  */
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/cpu.h"
@@ -46,17 +46,18 @@ static void take_buffers(char **at, const Rows *rows, float *buffers[N_ROW_BUFFE
 static void row_statistics(int64_t n, const float *x, double eps, float *mean, float *rstd)
 {
     float sum = 0, squares = 0;
-    #pragma omp simd reduction(+ : sum)
+#pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) sum += x[i];
     float centre = sum / (float)n;
-    #pragma omp simd reduction(+ : squares)
+#pragma omp simd reduction(+ : squares)
     for (int64_t i = 0; i < n; i++) squares += (x[i] - centre) * (x[i] - centre);
     *mean = centre;
     *rstd = (float)(1.0 / sqrt((double)squares / (double)n + eps));
 }
 
-static void normalise_row(int64_t n, const float *restrict x, float mean, float rstd, const float *restrict weight,
-                          const float *restrict bias, float *restrict y)
+static void normalise_row(int64_t n, const float *restrict x, float mean, float rstd,
+                          const float *restrict weight, const float *restrict bias,
+                          float *restrict y)
 {
     for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * rstd * weight[i] + bias[i];
 }
@@ -93,28 +94,31 @@ static void layernorm_rows(const KernelCall *call, int thread)
 
 static void layernorm_run(const KernelCall *call)
 {
-    #pragma omp parallel for num_threads(call->n_threads) schedule(static)
+#pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int t = 0; t < call->n_threads; t++) layernorm_rows(call, t);
 }
 
-/* dx = rstd (g weight - mean(g weight) - xhat mean(g weight xhat)); sums += g xhat and g. */
-static void grad_row(int64_t n, const float *restrict x, float mean, float rstd, const float *restrict weight,
-                     const float *restrict g, NormSums *sums, float *restrict dx)
+/* dx = rstd (g weight - mean(g weight) - xhat mean(g weight xhat)); sums += g xhat and g. The
+ * product with the weight waits in dx, rounded as in the sum, so that equal terms cancel. */
+static void grad_row(int64_t n, const float *restrict x, float mean, float rstd,
+                     const float *restrict weight, const float *restrict g, NormSums *sums,
+                     float *restrict dx)
 {
     float *restrict dweight = sums->part[0], *restrict dbias = sums->part[1];
     float sum = 0, sum_x = 0;
-    #pragma omp simd reduction(+ : sum, sum_x)
+#pragma omp simd reduction(+ : sum, sum_x)
     for (int64_t i = 0; i < n; i++) {
         float xhat = (x[i] - mean) * rstd, gw = g[i] * weight[i];
         sum += gw;
         sum_x += gw * xhat;
         dweight[i] += g[i] * xhat;
         dbias[i] += g[i];
+        dx[i] = gw;
     }
     float mean_g = sum / (float)n, mean_gx = sum_x / (float)n;
     for (int64_t i = 0; i < n; i++) {
         float xhat = (x[i] - mean) * rstd;
-        dx[i] = rstd * (g[i] * weight[i] - mean_g - xhat * mean_gx);
+        dx[i] = rstd * (dx[i] - mean_g - xhat * mean_gx);
     }
 }
 
@@ -151,7 +155,8 @@ static void grad_rows(const KernelCall *call, int thread)
         const float *g = grad_before_act(call, n, row, count, x, buffers[1], buffers[2]);
         float *dx = cpu_row(&call->dst[0], row * n, buffers[1]);
         for (int64_t i = 0; i < count; i++) {
-            grad_row(n, x + i * n, mean[row + i], rstd[row + i], weight, g + i * n, &sums, dx + i * n);
+            grad_row(n, x + i * n, mean[row + i], rstd[row + i], weight, g + i * n, &sums,
+                     dx + i * n);
             norm_sums_row(&sums);
         }
         tile_store(&call->dst[0], row * n, count * n, dx);
@@ -163,10 +168,11 @@ static void layernorm_grad_run(const KernelCall *call)
 {
     float *out[] = {call->dst[1].data, call->dst[2].data};
     Rows rows = rows_make(call);
-    #pragma omp parallel for num_threads(call->n_threads) schedule(static)
+#pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int t = 0; t < call->n_threads; t++) grad_rows(call, t);
     for (int which = 0; which < 2; which++) {
-        const char *sums = (const char *)call->scratch + (size_t)which * (norm_sums_bytes(rows.n) / 2);
+        const char *sums = (const char *)call->scratch +
+                           (size_t)which * (norm_sums_bytes(rows.n) / 2);
         for (int64_t i = 0; i < rows.n; i++) {
             double total = 0;
             for (int t = 0; t < call->n_threads; t++)

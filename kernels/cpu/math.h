@@ -1,10 +1,12 @@
-/* Elementary functions that the compiler turns into vector code: straight-line C, no branches, no calls.
+/* Elementary functions that the compiler turns into vector code: straight-line C, no branches, no
+ * calls.
  *
- * Called from the inner loops of all kernels of this folder. Errors, measured against double over the whole
- * range, are in units in the last place (ulp) of the f32 result. NaN gives NaN everywhere.
+ * Called from the inner loops of all kernels of this folder. Errors, measured against double over
+ * the whole range, are in units in the last place (ulp) of the f32 result. NaN gives NaN
+ * everywhere.
  *
- * Must hold: a function stays free of branches and of loads from tables, or the loops around it lose their
- * vectors (check with -fopt-info-vec). Polynomials are minimax fits made for this file.
+ * Must hold: a function stays free of branches and of loads from tables, or the loops around it
+ * lose their vectors (check with -fopt-info-vec). Polynomials are minimax fits made for this file.
  */
 #ifndef RETORT_KERNELS_CPU_MATH_H
 #define RETORT_KERNELS_CPU_MATH_H
@@ -34,8 +36,9 @@ static inline float math_clamp(float x, float low, float high)
     return x > high ? high : x;
 }
 
-/* x = n ln 2 + r with |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer and leaves n in the low bits
- * of the sum; ln 2 comes in two parts, the first with trailing zeros, so that n times it is exact. */
+/* x = n ln 2 + r with |r| <= ln(2)/2. Adding 1.5 * 2^23 rounds to an integer and leaves n in the
+ * low bits of the sum; ln 2 comes in two parts, the first with trailing zeros, so that n times it
+ * is exact. */
 static inline float math_exp_reduce(float x, uint32_t *n)
 {
     float shifted = x * 1.44269504f + 12582912.0f;
@@ -46,7 +49,10 @@ static inline float math_exp_reduce(float x, uint32_t *n)
 }
 
 /* 2^(n + bias - 127) where that is a normal number; only the low bits of n count. */
-static inline float math_exp2_int(uint32_t n, uint32_t bias) { return math_from_bits((n + bias) << 23); }
+static inline float math_exp2_int(uint32_t n, uint32_t bias)
+{
+    return math_from_bits((n + bias) << 23);
+}
 
 /* e^r - 1 for |r| <= ln(2)/2 */
 static inline float math_expm1_small(float r)
@@ -113,7 +119,8 @@ static inline float math_log(float x)
 /* ln(1 + e^x), softplus: 3 ulp. */
 static inline float math_log1p_exp(float x)
 {
-    float small = math_exp_negative(-fabsf(x)); /* in (0, 1]: ln(1 + small) = 2 atanh(small / (2 + small)) */
+    float small = math_exp_negative(
+        -fabsf(x)); /* in (0, 1]: ln(1 + small) = 2 atanh(small / (2 + small)) */
     return (x < 0.0f ? 0.0f : x) + math_two_atanh(small / (2.0f + small));
 }
 
@@ -132,8 +139,8 @@ static inline float math_tanh(float x)
     return copysignf(-em1 / (2.0f + em1), x);
 }
 
-/* Half of erfc(t / sqrt 2) for t >= 0, the normal distribution's upper tail: e^(-t q(t)) / 2, with q fitted
- * on [0, 6] and constant beyond, where the value is below 1e-9. */
+/* Half of erfc(t / sqrt 2) for t >= 0, the normal distribution's upper tail: e^(-t q(t)) / 2, with
+ * q fitted on [0, 6] and constant beyond, where the value is below 1e-9. */
 static inline float math_normal_tail(float t)
 {
     float u = t > 6.0f ? 6.0f : t;
@@ -151,8 +158,8 @@ static inline float math_normal_tail(float t)
     return 0.5f * math_exp_negative(-t * q);
 }
 
-/* P(Z <= x) = (1 + erf(x / sqrt 2)) / 2: 3 ulp for x >= -1, relative error below 5e-6 down to -6 (where
- * 1 + erf itself has no digits left), absolute error below 1e-7 everywhere. */
+/* P(Z <= x) = (1 + erf(x / sqrt 2)) / 2: 3 ulp for x >= -1, relative error below 5e-6 down to -6
+ * (where 1 + erf itself has no digits left), absolute error below 1e-7 everywhere. */
 static inline float math_normal_cdf(float x)
 {
     float tail = math_normal_tail(fabsf(x));
@@ -170,8 +177,8 @@ static inline float math_gelu_tanh_argument(float x)
     return x * (1.59576912f + 0.0713548163f * (x * x));
 }
 
-/* Absolute error below 1 ulp of the larger of |x| and 1, as for all four below. Where x^2 overflows the
- * derivative is NaN, as PyTorch's is. */
+/* Absolute error below 1 ulp of the larger of |x| and 1, as for all four below. Where x^2 overflows
+ * the derivative is NaN, as PyTorch's is. */
 static inline float math_gelu_tanh(float x) { return x * math_sigmoid(math_gelu_tanh_argument(x)); }
 
 static inline float math_gelu_tanh_grad(float x)
@@ -191,7 +198,10 @@ static inline float math_gelu_erf_grad(float x)
     return math_normal_cdf(x) + x * (0.398942280f * math_exp_negative(-0.5f * (x * x)));
 }
 
-static inline float math_hardswish(float x) { return x * (math_clamp(x + 3.0f, 0.0f, 6.0f) / 6.0f); }
+static inline float math_hardswish(float x)
+{
+    return x * (math_clamp(x + 3.0f, 0.0f, 6.0f) / 6.0f);
+}
 
 /* PyTorch's choice at the kinks: 0 at -3 and below, 1 at 3 and above. */
 static inline float math_hardswish_grad(float x)

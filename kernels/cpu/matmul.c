@@ -1,7 +1,8 @@
 /* MATMUL through oneDNN.
  *
- * Called through cpu.c's table. With a shared b all batches of a are rows of one product; only a transposed
- * a, or a b with batches, needs the batched form. f16 operands are converted (see stage.h).
+ * Called through cpu.c's table. With a shared b all batches of a are rows of one product; only a
+ * transposed a, or a b with batches, needs the batched form. f16 operands are converted (see
+ * stage.h).
  */
 #include "base/memory.h"
 #include "kernels/cpu/product.h"

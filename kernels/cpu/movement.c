@@ -1,7 +1,7 @@
 /* Ops that only move elements: EXPAND, CONCAT, SLICE, PAD, DEPTH_TO_SPACE, SPACE_TO_DEPTH.
  *
- * Called through cpu.c's table. Each is one or a few strided copies: rows of consecutive elements, the rows
- * at a stride on either side.
+ * Called through cpu.c's table. Each is one or a few strided copies: rows of consecutive elements,
+ * the rows at a stride on either side.
  */
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/walk.h"
@@ -11,7 +11,8 @@
 enum { PIECE_ELEMS = 16384, PARALLEL_MIN_ELEMS = 8192 };
 
 /* Copies n elements; dtypes may differ (sources of a concatenation). */
-static void copy_elems(const Tensor *dst, int64_t dst_offset, const Tensor *src, int64_t src_offset, int64_t n)
+static void copy_elems(const Tensor *dst, int64_t dst_offset, const Tensor *src, int64_t src_offset,
+                       int64_t n)
 {
     if (dst->dtype == src->dtype) {
         size_t size = dtype_size(src->dtype);
@@ -41,18 +42,20 @@ typedef struct Rows {
     int64_t offset, stride;
 } Rows;
 
-/* Copies `rows` rows of n elements, or clears them if src is NULL. Long rows are cut, so that a few of them
- * keep all threads busy. */
+/* Copies `rows` rows of n elements, or clears them if src is NULL. Long rows are cut, so that a few
+ * of them keep all threads busy. */
 static void move_rows(const KernelCall *call, Rows dst, const Rows *src, int64_t rows, int64_t n)
 {
     int64_t pieces = (n + PIECE_ELEMS - 1) / PIECE_ELEMS;
-    #pragma omp parallel for num_threads(call->n_threads) schedule(static) if (rows * n > PARALLEL_MIN_ELEMS)
+#pragma omp parallel for num_threads(call->n_threads) \
+    schedule(static) if (rows * n > PARALLEL_MIN_ELEMS)
     for (int64_t item = 0; item < rows * pieces; item++) {
         int64_t row = item / pieces, begin = item % pieces * PIECE_ELEMS;
         int64_t length = n - begin < PIECE_ELEMS ? n - begin : PIECE_ELEMS;
         int64_t at = dst.offset + row * dst.stride + begin;
         if (src)
-            copy_elems(dst.tensor, at, src->tensor, src->offset + row * src->stride + begin, length);
+            copy_elems(dst.tensor, at, src->tensor, src->offset + row * src->stride + begin,
+                       length);
         else
             zero_elems(dst.tensor, at, length);
     }
@@ -65,7 +68,8 @@ static int64_t elems_before(Shape shape, int axis)
     return n;
 }
 
-/* Elements from one index of the axis before `axis` to the next: those of `axis` and all after it. */
+/* Elements from one index of the axis before `axis` to the next: those of `axis` and all after it.
+ */
 static int64_t elems_from(Shape shape, int axis)
 {
     int64_t n = 1;
@@ -94,7 +98,8 @@ static void slice_run(const KernelCall *call)
     const SliceAttr *attr = &call->attr->slice;
     const Tensor *src = &call->src[0], *dst = &call->dst[0];
     int64_t n = elems_from(dst->shape, attr->axis);
-    Rows from = {src, attr->start * elems_from(src->shape, attr->axis + 1), elems_from(src->shape, attr->axis)};
+    Rows from = {src, attr->start * elems_from(src->shape, attr->axis + 1),
+                 elems_from(src->shape, attr->axis)};
     move_rows(call, (Rows){dst, 0, n}, &from, elems_before(dst->shape, attr->axis), n);
 }
 
@@ -102,7 +107,8 @@ static void pad_run(const KernelCall *call)
 {
     const PadAttr *attr = &call->attr->pad;
     const Tensor *src = &call->src[0], *dst = &call->dst[0];
-    int64_t rows = elems_before(dst->shape, attr->axis), unit = elems_from(dst->shape, attr->axis + 1);
+    int64_t rows = elems_before(dst->shape, attr->axis),
+            unit = elems_from(dst->shape, attr->axis + 1);
     int64_t n = elems_from(src->shape, attr->axis), stride = elems_from(dst->shape, attr->axis);
     int64_t before = attr->before * unit, after = attr->after * unit;
     Rows from = {src, 0, n};
@@ -131,8 +137,8 @@ static void expand_run(const KernelCall *call)
     Walk walk = walk_make(dst->shape, 1, &src->shape);
     size_t size = dtype_size(src->dtype);
     if (shape_elems(dst->shape) == 0) return;
-    #pragma omp parallel for num_threads(call->n_threads) schedule(static) \
-        if (walk.n_rows * walk.row > PARALLEL_MIN_ELEMS)
+#pragma omp parallel for num_threads(call->n_threads) \
+    schedule(static) if (walk.n_rows * walk.row > PARALLEL_MIN_ELEMS)
     for (int t = 0; t < call->n_threads; t++) {
         int64_t row, end;
         cpu_split(walk.n_rows, call->n_threads, t, &row, &end);
@@ -150,14 +156,15 @@ static void expand_run(const KernelCall *call)
 
 /* ---- depth to space ---- */
 
-/* A row of `deep` (N,H,W,r*r*C), taken at one of its r sub-rows a, is W runs of r*C elements at a stride of
- * r*r*C; in `wide` (N,rH,rW,C) they lie one after the other. */
-static void exchange_blocks(const KernelCall *call, const Tensor *deep, const Tensor *wide, int64_t r, bool to_wide)
+/* A row of `deep` (N,H,W,r*r*C), taken at one of its r sub-rows a, is W runs of r*C elements at a
+ * stride of r*r*C; in `wide` (N,rH,rW,C) they lie one after the other. */
+static void exchange_blocks(const KernelCall *call, const Tensor *deep, const Tensor *wide,
+                            int64_t r, bool to_wide)
 {
     int64_t width = deep->shape.dim[2], run = deep->shape.dim[3] / r;
     int64_t sub_rows = deep->shape.dim[0] * deep->shape.dim[1] * r;
-    #pragma omp parallel for num_threads(call->n_threads) schedule(static) \
-        if (sub_rows * width * run > PARALLEL_MIN_ELEMS)
+#pragma omp parallel for num_threads(call->n_threads) \
+    schedule(static) if (sub_rows * width * run > PARALLEL_MIN_ELEMS)
     for (int64_t sub = 0; sub < sub_rows; sub++) {
         int64_t deep_at = sub / r * width * run * r + sub % r * run, wide_at = sub * width * run;
         for (int64_t x = 0; x < width; x++, deep_at += run * r, wide_at += run) {

@@ -1,5 +1,5 @@
-/* What the two normalisations share: carving of scratch, and sums of rows that go to double in steps.
- * Called by batchnorm.c and layernorm.c.
+/* What the two normalisations share: carving of scratch, and sums of rows that go to double in
+ * steps. Called by batchnorm.c and layernorm.c.
  */
 #ifndef RETORT_KERNELS_CPU_NORM_ROWS_H
 #define RETORT_KERNELS_CPU_NORM_ROWS_H
@@ -36,7 +36,8 @@ static inline size_t norm_sums_bytes(int64_t n)
 
 /* norm_sums_take: carved from the scratch and set to zero. */
 NormSums norm_sums_take(char **at, int64_t n);
-/* norm_sums_row: call after each row has been added to `part`; moves the parts to `total` when it is time. */
+/* norm_sums_row: call after each row has been added to `part`; moves the parts to `total` when it
+ * is time. */
 void norm_sums_row(NormSums *sums);
 void norm_sums_flush(NormSums *sums);
 

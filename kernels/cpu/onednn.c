@@ -17,7 +17,8 @@ Status onednn_engine_open(OnednnEngine **out)
 {
     OnednnEngine *engine = mem_alloc(sizeof *engine);
     if (dnnl_engine_create(&engine->engine, dnnl_cpu, 0) != dnnl_success ||
-        dnnl_stream_create(&engine->stream, engine->engine, dnnl_stream_default_flags) != dnnl_success) {
+        dnnl_stream_create(&engine->stream, engine->engine, dnnl_stream_default_flags) !=
+            dnnl_success) {
         onednn_engine_free(engine);
         return status_fail(E_DEVICE, "cpu: oneDNN cannot open its CPU engine");
     }
@@ -42,7 +43,8 @@ bool onednn_has_bf16(void)
 Status onednn_check_bf16(const KernelCall *call)
 {
     if (onednn_has_bf16()) return OK;
-    return cpu_unsupported(call, "this processor has no bf16 arithmetic (AVX512-BF16 or AMX); use precision f32");
+    return cpu_unsupported(
+        call, "this processor has no bf16 arithmetic (AVX512-BF16 or AMX); use precision f32");
 }
 
 static const char *status_name(dnnl_status_t status)
@@ -61,14 +63,14 @@ Status onednn_status(const KernelCall *call, const char *step, dnnl_status_t sta
 {
     if (status == dnnl_success) return OK;
     Status code = status == dnnl_unimplemented || status == dnnl_iterator_ends ? E_UNSUPPORTED
-                  : status == dnnl_out_of_memory                              ? E_MEMORY
-                                                                              : E_DEVICE;
+                  : status == dnnl_out_of_memory                               ? E_MEMORY
+                                                                               : E_DEVICE;
     return status_fail(code, "%s: %s on cpu: oneDNN says \"%s\" (%d) to %.60s", call->label,
                        op_info(call->op)->name, status_name(status), (int)status, step);
 }
 
-Status onednn_desc(const KernelCall *call, DType dtype, int rank, const int64_t *dims, const int64_t *strides,
-                   dnnl_memory_desc_t *out)
+Status onednn_desc(const KernelCall *call, DType dtype, int rank, const int64_t *dims,
+                   const int64_t *strides, dnnl_memory_desc_t *out)
 {
     assert(dtype == DT_F32 || dtype == DT_BF16);
     dnnl_data_type_t type = dtype == DT_F32 ? dnnl_f32 : dnnl_bf16;
@@ -80,61 +82,74 @@ Status onednn_desc(const KernelCall *call, DType dtype, int rank, const int64_t 
 }
 
 /* Memory objects without data for all arguments, as the primitive descriptor tells their layout. */
-static Status make_arguments(OnednnEngine *engine, const KernelCall *call, dnnl_primitive_desc_t desc, int n_args,
-                             const int *arg_ids, OnednnPrimitive *out)
+static Status make_arguments(OnednnEngine *engine, const KernelCall *call,
+                             dnnl_primitive_desc_t desc, int n_args, const int *arg_ids,
+                             OnednnPrimitive *out)
 {
     assert(n_args <= ONEDNN_MAX_ARGS);
     for (int i = 0; i <= n_args; i++) {
         int id = i < n_args ? arg_ids[i] : DNNL_ARG_SCRATCHPAD;
-        const dnnl_memory_desc_t *memory = dnnl_primitive_desc_query_md(desc, dnnl_query_exec_arg_md, id);
+        const dnnl_memory_desc_t *memory = dnnl_primitive_desc_query_md(desc,
+                                                                        dnnl_query_exec_arg_md, id);
         assert(memory);
-        if (i < n_args) out->descs[i] = *memory;
-        else out->scratchpad_bytes = dnnl_memory_desc_get_size(memory);
+        if (i < n_args)
+            out->descs[i] = *memory;
+        else
+            out->scratchpad_bytes = dnnl_memory_desc_get_size(memory);
         out->args[i].arg = id;
-        DNNL_TRY(call, dnnl_memory_create(&out->args[i].memory, memory, engine->engine, DNNL_MEMORY_NONE));
+        DNNL_TRY(call, dnnl_memory_create(&out->args[i].memory, memory, engine->engine,
+                                          DNNL_MEMORY_NONE));
         out->n_args = i;
     }
     return OK;
 }
 
 /* Takes over `desc`. */
-static Status finish(OnednnEngine *engine, const KernelCall *call, dnnl_primitive_desc_t desc, int n_args,
-                     const int *arg_ids, OnednnPrimitive *out)
+static Status finish(OnednnEngine *engine, const KernelCall *call, dnnl_primitive_desc_t desc,
+                     int n_args, const int *arg_ids, OnednnPrimitive *out)
 {
     out->stream = engine->stream;
     out->n_threads = call->n_threads;
     Status status = make_arguments(engine, call, desc, n_args, arg_ids, out);
     if (status == OK)
-        status = onednn_status(call, "primitive_create", dnnl_primitive_create(&out->primitive, desc));
+        status = onednn_status(call, "primitive_create",
+                               dnnl_primitive_create(&out->primitive, desc));
     dnnl_primitive_desc_destroy(desc);
     if (status != OK) onednn_free(out);
     return status;
 }
 
-static dnnl_primitive_attr_t user_scratchpad(void)
+static dnnl_primitive_attr_t make_attributes(bool accumulate)
 {
     dnnl_primitive_attr_t attr = NULL;
-    dnnl_status_t status = dnnl_primitive_attr_create(&attr);
-    assert(status == dnnl_success);
-    dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    dnnl_post_ops_t ops = NULL;
+    bool made = dnnl_primitive_attr_create(&attr) == dnnl_success &&
+                dnnl_post_ops_create(&ops) == dnnl_success;
+    if (made && accumulate) made = dnnl_post_ops_append_sum(ops, 1.0f) == dnnl_success;
+    made = made && dnnl_primitive_attr_set_post_ops(attr, ops) == dnnl_success &&
+           dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success;
+    assert(made);
+    dnnl_post_ops_destroy(ops);
     return attr;
 }
 
-Status onednn_make(OnednnEngine *engine, const KernelCall *call, const_dnnl_op_desc_t desc, const void *hint,
-                   int n_args, const int *arg_ids, OnednnPrimitive *out)
+Status onednn_make(OnednnEngine *engine, const KernelCall *call, const_dnnl_op_desc_t desc,
+                   OnednnOptions options, int n_args, const int *arg_ids, OnednnPrimitive *out)
 {
     *out = (OnednnPrimitive){0};
     int threads_before = omp_get_max_threads();
     omp_set_num_threads(call->n_threads);
-    dnnl_primitive_attr_t attr = user_scratchpad();
+    dnnl_primitive_attr_t attr = make_attributes(options.accumulate);
     dnnl_primitive_desc_t primitive_desc = NULL, forward = NULL;
     Status status = OK;
-    if (hint)
-        status = onednn_status(call, "primitive_desc_create of the forward hint",
-                               dnnl_primitive_desc_create(&forward, hint, attr, engine->engine, NULL));
+    if (options.hint)
+        status = onednn_status(
+            call, "primitive_desc_create of the forward hint",
+            dnnl_primitive_desc_create(&forward, options.hint, attr, engine->engine, NULL));
     if (status == OK)
-        status = onednn_status(call, "primitive_desc_create",
-                               dnnl_primitive_desc_create(&primitive_desc, desc, attr, engine->engine, forward));
+        status = onednn_status(
+            call, "primitive_desc_create",
+            dnnl_primitive_desc_create(&primitive_desc, desc, attr, engine->engine, forward));
     if (status == OK) status = finish(engine, call, primitive_desc, n_args, arg_ids, out);
     if (forward) dnnl_primitive_desc_destroy(forward);
     dnnl_primitive_attr_destroy(attr);
@@ -142,18 +157,20 @@ Status onednn_make(OnednnEngine *engine, const KernelCall *call, const_dnnl_op_d
     return status;
 }
 
-Status onednn_make_reorder(OnednnEngine *engine, const KernelCall *call, const dnnl_memory_desc_t *from,
-                           const dnnl_memory_desc_t *to, OnednnPrimitive *out)
+Status onednn_make_reorder(OnednnEngine *engine, const KernelCall *call,
+                           const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
+                           OnednnPrimitive *out)
 {
     *out = (OnednnPrimitive){0};
     int threads_before = omp_get_max_threads();
     omp_set_num_threads(call->n_threads);
-    dnnl_primitive_attr_t attr = user_scratchpad();
+    dnnl_primitive_attr_t attr = make_attributes(false);
     dnnl_primitive_desc_t desc = NULL;
-    Status status = onednn_status(call, "reorder_primitive_desc_create",
-                                  dnnl_reorder_primitive_desc_create(&desc, from, engine->engine, to,
-                                                                     engine->engine, attr));
-    if (status == OK) status = finish(engine, call, desc, 2, (const int[]){DNNL_ARG_FROM, DNNL_ARG_TO}, out);
+    Status status = onednn_status(
+        call, "reorder_primitive_desc_create",
+        dnnl_reorder_primitive_desc_create(&desc, from, engine->engine, to, engine->engine, attr));
+    if (status == OK)
+        status = finish(engine, call, desc, 2, (const int[]){DNNL_ARG_FROM, DNNL_ARG_TO}, out);
     dnnl_primitive_attr_destroy(attr);
     omp_set_num_threads(threads_before);
     return status;
@@ -169,8 +186,8 @@ void onednn_run(const OnednnPrimitive *primitive, const void *const *data, void 
         dnnl_status_t set = dnnl_memory_set_data_handle(primitive->args[i].memory, handle);
         assert(set == dnnl_success);
     }
-    dnnl_status_t status = dnnl_primitive_execute(primitive->primitive, primitive->stream, primitive->n_args + 1,
-                                                  primitive->args);
+    dnnl_status_t status = dnnl_primitive_execute(primitive->primitive, primitive->stream,
+                                                  primitive->n_args + 1, primitive->args);
     assert(status == dnnl_success);
     omp_set_num_threads(threads_before);
 }

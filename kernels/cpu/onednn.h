@@ -1,10 +1,10 @@
 /* A thin cover over oneDNN, the only place of the project that includes dnnl.h.
  *
- * Called by matmul.c and conv*.c. An OnednnPrimitive is made in bind and holds a primitive with its memory
- * objects; running it only sets data pointers and executes. Scratchpads are the caller's.
+ * Called by matmul.c and conv*.c. An OnednnPrimitive is made in bind and holds a primitive with its
+ * memory objects; running it only sets data pointers and executes. Scratchpads are the caller's.
  *
- * Must hold: oneDNN divides work when a primitive is made, so both making and running happen with OpenMP's
- * thread count set to the call's.
+ * Must hold: oneDNN divides work when a primitive is made, so both making and running happen with
+ * OpenMP's thread count set to the call's.
  */
 #ifndef RETORT_KERNELS_CPU_ONEDNN_H
 #define RETORT_KERNELS_CPU_ONEDNN_H
@@ -25,14 +25,15 @@ bool onednn_has_bf16(void); /* whether this machine has bf16 arithmetic */
 /* onednn_check_bf16: errors  E_UNSUPPORTED if the machine has no bf16 arithmetic */
 Status onednn_check_bf16(const KernelCall *call);
 
-/* DNNL_TRY: turns a failure of oneDNN into a Status that names the call, the step and oneDNN's status. */
+/* DNNL_TRY: turns a failure of oneDNN into a Status that names the call, the step and oneDNN's
+ * status. */
 #define DNNL_TRY(call, expr) TRY(onednn_status(call, #expr, expr))
 Status onednn_status(const KernelCall *call, const char *step, dnnl_status_t status);
 
-/* onednn_desc: a memory descriptor of `rank` dims with strides in elements, 0 strides = format left to
- * oneDNN.  errors  E_UNSUPPORTED for a dtype oneDNN lacks */
-Status onednn_desc(const KernelCall *call, DType dtype, int rank, const int64_t *dims, const int64_t *strides,
-                   dnnl_memory_desc_t *out);
+/* onednn_desc: a memory descriptor of `rank` dims with strides in elements, 0 strides = format left
+ * to oneDNN.  errors  E_UNSUPPORTED for a dtype oneDNN lacks */
+Status onednn_desc(const KernelCall *call, DType dtype, int rank, const int64_t *dims,
+                   const int64_t *strides, dnnl_memory_desc_t *out);
 
 typedef struct OnednnPrimitive {
     dnnl_primitive_t primitive;
@@ -44,17 +45,23 @@ typedef struct OnednnPrimitive {
     int n_threads;
 } OnednnPrimitive;
 
-/* onednn_make: the primitive of an operation descriptor with arguments DNNL_ARG_* in the order in which run
- * gets their data. `hint` is the forward descriptor that backward convolutions ask for, or NULL.
- * errors  E_UNSUPPORTED if oneDNN has no implementation; E_DEVICE */
-Status onednn_make(OnednnEngine *engine, const KernelCall *call, const_dnnl_op_desc_t desc, const void *hint,
-                   int n_args, const int *arg_ids, OnednnPrimitive *out);
+typedef struct OnednnOptions {
+    const dnnl_convolution_desc_t *hint; /* backward convolutions: the forward descriptor */
+    bool accumulate;                     /* add to what the destination holds */
+} OnednnOptions;
+
+/* onednn_make: the primitive of an operation descriptor with arguments DNNL_ARG_* in the order in
+ * which run gets their data. errors  E_UNSUPPORTED if oneDNN has no implementation; E_DEVICE */
+Status onednn_make(OnednnEngine *engine, const KernelCall *call, const_dnnl_op_desc_t desc,
+                   OnednnOptions options, int n_args, const int *arg_ids, OnednnPrimitive *out);
 
 /* onednn_make_reorder: copies between two layouts or dtypes of one tensor; arguments: from, to. */
-Status onednn_make_reorder(OnednnEngine *engine, const KernelCall *call, const dnnl_memory_desc_t *from,
-                           const dnnl_memory_desc_t *to, OnednnPrimitive *out);
+Status onednn_make_reorder(OnednnEngine *engine, const KernelCall *call,
+                           const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
+                           OnednnPrimitive *out);
 
-/* onednn_run: executes with data[i] for argument i; `scratchpad` has scratchpad_bytes, 64-byte aligned. */
+/* onednn_run: executes with data[i] for argument i; `scratchpad` has scratchpad_bytes, 64-byte
+ * aligned. */
 void onednn_run(const OnednnPrimitive *primitive, const void *const *data, void *scratchpad);
 
 /* onednn_free: of a primitive that was made, or of zeroes. */

@@ -17,7 +17,8 @@ static bool mergeable(const Axis *outer, const Axis *inner, int n_operands)
     return true;
 }
 
-/* The axes of `shape` from the innermost outwards, without those of size 1, merged. Returns their number. */
+/* The axes of `shape` from the innermost outwards, without those of size 1, merged. Returns their
+ * number. */
 static int collect_axes(Shape shape, int n_operands, const Shape *operands, Axis *axes)
 {
     int64_t step[WALK_MAX_OPERANDS] = {1, 1};
