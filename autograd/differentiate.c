@@ -34,6 +34,7 @@ typedef struct Differentiation {
 static void mark_node(Differentiation *d, const Node *node)
 {
     bool any = false;
+    if (op_info(node->op)->flags & OP_FLAG_STOP) return;
     for (int i = 0; i < node->n_src; i++) any |= node->src[i] != VALUE_NONE && d->required[node->src[i]];
     if (!any) return;
     for (int i = 0; i < node->n_dst; i++) d->required[node->dst[i]] = true;

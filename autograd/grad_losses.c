@@ -40,3 +40,13 @@ void grad_min_candidate(GradCall *call)
     call->dsrc[0] = graph_op(call->graph, OP_MIN_CANDIDATE_GRAD, attr,
                              SRC(call->dst[1], call->src[2], call->dst[2], call->ddst[0]));
 }
+
+void grad_iou_mse(GradCall *call)
+{
+    grad_refuse(call, 1, "the IoU that is to be predicted");
+    grad_refuse(call, 3, "the weights of masks");
+    OpAttr attr = {.iou_mse_grad = call->attr->iou_mse};
+    call->dsrc[0] = graph_op(
+        call->graph, OP_IOU_MSE_GRAD, attr,
+        SRC(call->src[0], call->src[1], call->src[2], call->src[3], call->ddst[0]));
+}

@@ -179,6 +179,9 @@ int64_t op_work(OpId op, const OpAttr *attr, const Tensor *src, int n_src, const
         return 6 * linear_attention_macs(src[0].shape, attr->linear_attention_grad.head_dim);
     case OP_FOCAL_DICE: return mask_pixels(src[0].shape, attr->focal_dice.size);
     case OP_FOCAL_DICE_GRAD: return mask_pixels(src[0].shape, attr->focal_dice_grad.size);
+    case OP_MASK_IOU: return mask_pixels(src[0].shape, attr->mask_iou.size);
+    case OP_ERROR_CLICK:
+        return shape_elems(src[3].shape) * attr->error_click.size * attr->error_click.size;
     default: return largest_side(src, n_src, op, dst);
     }
 }

@@ -65,6 +65,15 @@ Status shape_expand(ShapeCall *call)
     return OK;
 }
 
+/* Floats of different width are converted by the kernel; numbers of different meaning are not. */
+static Status want_joinable(const ShapeCall *call, int part)
+{
+    DType first = call->src[0].dtype, own = call->src[part].dtype;
+    if (own == first || (dtype_is_float(own) && dtype_is_float(first))) return OK;
+    return shape_fail(call, "source %d is %s, but source 0 is %s", part, dtype_name(own),
+                      dtype_name(first));
+}
+
 Status shape_concat(ShapeCall *call)
 {
     int axis = call->attr->concat.axis;
@@ -75,6 +84,7 @@ Status shape_concat(ShapeCall *call)
         Shape wanted = shape_of(call, 0);
         wanted.dim[axis] = shape_of(call, i).dim[axis];
         TRY(shape_want(call, i, "part", wanted));
+        TRY(want_joinable(call, i));
         joint.dim[axis] += wanted.dim[axis];
     }
     call->dst[0].shape = joint;

@@ -148,3 +148,69 @@ Status shape_min_candidate_grad(ShapeCall *call)
     call->dst[0].shape = SHAPE(candidates.dim[0], candidates.dim[1], candidates.dim[2], 2);
     return OK;
 }
+
+/* ---- the IoU head and clicks ---- */
+
+Status shape_mask_iou(ShapeCall *call)
+{
+    TRY(want_masks(call, call->attr->mask_iou.size));
+    Shape logits = shape_of(call, 0);
+    call->dst[0].shape = SHAPE(logits.dim[0], logits.dim[1], logits.dim[2]);
+    return OK;
+}
+
+/* Predicted and true IoU, mode and weight, in sources 0 to 3. */
+static Status want_ious(const ShapeCall *call)
+{
+    TRY(shape_want_rank(call, 0, "pred", 3));
+    Shape pred = shape_of(call, 0);
+    TRY(shape_want_positive(call, "candidates", pred.dim[2]));
+    TRY(shape_want(call, 1, "iou", pred));
+    TRY(shape_want(call, 2, "mode", SHAPE(1)));
+    return shape_want(call, 3, "weight", SHAPE(pred.dim[0], pred.dim[1]));
+}
+
+Status shape_iou_mse(ShapeCall *call)
+{
+    TRY(want_ious(call));
+    call->dst[0].shape = SHAPE(1);
+    return OK;
+}
+
+Status shape_iou_mse_grad(ShapeCall *call)
+{
+    TRY(want_ious(call));
+    TRY(shape_want(call, 4, "dloss", SHAPE(1)));
+    call->dst[0].shape = shape_of(call, 0);
+    return OK;
+}
+
+Status shape_pick_candidate(ShapeCall *call)
+{
+    TRY(want_logits(call));
+    Shape src = shape_of(call, 0);
+    TRY(shape_want(call, 1, "best", SHAPE(src.dim[0], src.dim[1])));
+    call->dst[0].shape = SHAPE(src.dim[0], src.dim[1], src.dim[3], src.dim[4]);
+    return OK;
+}
+
+Status shape_error_click(ShapeCall *call)
+{
+    ClickAttr attr = call->attr->error_click;
+    TRY(shape_want_positive(call, "size", attr.size));
+    TRY(shape_want_positive(call, "round", attr.round));
+    if (!(attr.frame > 0))
+        return shape_fail(call, "frame is %g px, wanted more than 0", attr.frame);
+    TRY(shape_want_rank(call, 0, "logits", 4));
+    Shape logits = shape_of(call, 0);
+    int64_t n = logits.dim[0], m = logits.dim[1];
+    for (int i = 2; i < 4; i++) TRY(shape_want_positive(call, "height, width", logits.dim[i]));
+    TRY(shape_want_rank(call, 1, "words", 2));
+    TRY(shape_want_equal(call, "images of words, against logits", shape_of(call, 1).dim[0], n));
+    TRY(shape_want(call, 2, "rows", SHAPE(n, m, attr.size + 1)));
+    TRY(shape_want(call, 3, "weight", SHAPE(n, m)));
+    TRY(shape_want(call, 4, "key", SHAPE(n, m, 2)));
+    call->dst[0].shape = SHAPE(n, m, 1, 2);
+    call->dst[1].shape = SHAPE(n, m, 1);
+    return OK;
+}

@@ -22,6 +22,8 @@ typedef enum RngPurpose {
     RNG_LOSS_POINTS = 9,   /* PointRend's points */
     RNG_SYNTH = 10,
     RNG_TEST = 11,
+    RNG_ERROR_CLICK = 12,  /* where a prediction is wrong; epoch = round */
+    RNG_BOX_NOISE = 13,
 } RngPurpose;
 
 typedef struct RngKey {

@@ -43,6 +43,8 @@ typedef struct PointLossAttr { int64_t size; } PointLossAttr;        /* S, px */
 typedef struct PointSampleAttr { int64_t size, n_points; double oversample, importance; } PointSampleAttr;
 typedef struct CandidateAttr { double mask_weight, dice_weight; } CandidateAttr;
 typedef struct ScaleAttr { double scale; } ScaleAttr;
+typedef struct SizeAttr { int64_t size; } SizeAttr;                  /* S, px */
+typedef struct ClickAttr { int64_t size, round; double frame; } ClickAttr; /* S; which draw; prompt frame, px */
 typedef struct ValueAttr { double value; } ValueAttr;
 typedef struct CastAttr { DType dtype; } CastAttr;
 typedef struct ClipAttr { double max_norm; } ClipAttr;               /* 0: no clipping by norm */

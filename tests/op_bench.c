@@ -113,7 +113,7 @@ Status bench_open(const OpCase *op_case, const GradientMutator *mutator, int mut
     TRY(backend_open("ref", 1, &bench->ref));
     build_forward(bench);
     TRY(bench->graph->status);
-    if (op_info(op_case->op)->differentiable) TRY(build_backward(bench, mutated_src));
+    if (op_case_has_gradient(op_case)) TRY(build_backward(bench, mutated_src));
     allocate_values(bench);
     return OK;
 }

@@ -46,9 +46,17 @@ bool op_case_trains(const OpCase *op_case, int src)
     case OP_POINT_EMBED: return src >= 3;
     case OP_FOCAL_DICE:
     case OP_BCE_DICE_POINTS:
-    case OP_MIN_CANDIDATE: return src == 0;
+    case OP_MIN_CANDIDATE:
+    case OP_IOU_MSE: return src == 0;
     default: return op_info(op_case->op)->differentiable;
     }
+}
+
+bool op_case_has_gradient(const OpCase *op_case)
+{
+    bool any = false;
+    for (int i = 0; i < OP_MAX_SRC; i++) any |= op_case_trains(op_case, i);
+    return any;
 }
 
 /* ---- masks ---- */
@@ -139,6 +147,7 @@ static int64_t int_at(const OpCase *op_case, const CaseOperand *operand, RngKey 
                    ? -2
                    : (int64_t)rng_below(key, index, 5) - 1;
     case FILL_NO_POINTS: return 2 + (int64_t)rng_below(key, index, 2);
+    case FILL_BELOW: return (int64_t)rng_below(key, index, (uint64_t)operand->value);
     case FILL_KEYS: return (int32_t)(uint32_t)rng_u64(key, index);
     case FILL_KEEP:
         return 1 + (int64_t)rng_below(key, index, (uint64_t)op_case->src[0].shape.dim[1 + i % 2]);

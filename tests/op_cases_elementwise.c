@@ -76,6 +76,7 @@ static const OpCase cases[] = {
            NORMAL(1, 3),
            NORMAL(1, 3), NORMAL(1, 3)),
     CONCAT("long rows", 1, NORMAL(9, 1500), NORMAL(9, 1201)),
+    CONCAT("labels", 2, INTS(FILL_LABELS, 0, 2, 3, 4), INTS(FILL_LABELS, 0, 2, 3, 1)),
 
     SLICE("first axis", 0, 1, 2, NORMAL(4, 3, 5)),
     SLICE("middle axis, to the end", 1, 2, 3, NORMAL(2, 5, 3)),

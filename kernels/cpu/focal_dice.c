@@ -1,61 +1,24 @@
 /* Focal and Dice losses of whole masks and their gradient.
  *
- * They stream over the S x S map and never hold it. Low-resolution rows are up-sampled horizontally
- * once and kept while they are one of the two neighbours of the current row. The gradient runs the
- * other way: rows of dlogit add into the two neighbours' rows of width S, and a row that is
+ * They stream over the S x S map and never hold it (mask_rows.h). The gradient runs the other way:
+ * rows of dlogit add into the two neighbours' rows of width S, and a row that is
  * complete goes through the transposed horizontal map.
  *
  * Work is cut into (candidate, band of rows), the same bands for any number of threads. A band of
  * the gradient owns low-resolution rows and makes again the few rows of dlogit that it shares with
  * the next band.
  */
-#include "kernels/cpu/mask_loss.h"
-#include "kernels/cpu/tile.h"
+#include "kernels/cpu/mask_rows.h"
 
 #include <string.h>
 
 enum { BANDS = 8 };
 
-/* ---- up-sampling ---- */
+/* ---- up-sampling, transposed ---- */
 
-/* The horizontal map from width to size, made once per run: x lies between left[x] and the next
- * pixel; start[i] is the first x with left[x] >= i. */
-typedef struct Columns {
-    int32_t *left, *start;
-    float *weight; /* of the right pixel */
-} Columns;
-
-static size_t columns_bytes(const MaskLoss *loss)
-{
-    return (size_t)tile_round(2 * loss->size + loss->width + 1) * sizeof(float);
-}
-
-static Columns columns_make(const MaskLoss *loss, void *memory)
-{
-    Columns c = {.left = memory, .weight = (float *)memory + loss->size};
-    c.start = (int32_t *)(c.weight + loss->size);
-    int64_t next = 0;
-    for (int64_t x = 0; x < loss->size; x++) {
-        MaskTaps taps = mask_taps(x, loss->width, loss->size);
-        c.left[x] = (int32_t)taps.first;
-        c.weight[x] = (float)taps.weight;
-        while (next <= taps.first) c.start[next++] = (int32_t)x;
-    }
-    while (next <= loss->width) c.start[next++] = (int32_t)loss->size;
-    return c;
-}
-
-/* dst (size) = row (width) up-sampled; each source pixel spreads over a run of x. */
-static void upsample_row(const MaskLoss *loss, const Columns *c, const float *row, float *dst)
-{
-    for (int64_t x = 0; x < loss->size; x++) {
-        int32_t left = c->left[x], right = left + 1 < loss->width ? left + 1 : left;
-        dst[x] = (1.0f - c->weight[x]) * row[left] + c->weight[x] * row[right];
-    }
-}
-
-/* The transposed map: drow (width) from d (size). */
-static void upsample_row_grad(const MaskLoss *loss, const Columns *c, const float *d, float *drow)
+/* drow (width) from d (size). */
+static void upsample_row_grad(const MaskLoss *loss, const MaskColumns *c, const float *d,
+                              float *drow)
 {
     memset(drow, 0, (size_t)loss->width * sizeof(float));
     for (int64_t i = 0; i < loss->width; i++) {
@@ -67,22 +30,6 @@ static void upsample_row_grad(const MaskLoss *loss, const Columns *c, const floa
         drow[i] += to_left;
         drow[i + 1 < loss->width ? i + 1 : i] += to_right;
     }
-}
-
-/* Up-sampled rows of one candidate, kept by the parity of their index: neighbours never collide. */
-typedef struct RowPair {
-    float *row[2];
-    int64_t index[2];
-} RowPair;
-
-static const float *pair_row(const MaskLoss *loss, const Columns *c, const float *logits,
-                             int64_t row, RowPair *pair)
-{
-    int slot = (int)(row & 1);
-    if (pair->index[slot] != row)
-        upsample_row(loss, c, logits + row * loss->width, pair->row[slot]);
-    pair->index[slot] = row;
-    return pair->row[slot];
 }
 
 /* ---- terms of a row ---- */
@@ -97,18 +44,12 @@ typedef struct Focal {
     float alpha, gamma;
 } Focal;
 
-/* Up-sampled logits x = (1-weight) above + weight below of one row, and its target. */
-typedef struct Row {
-    const float *above, *below, *target;
-    float weight;
-    int64_t n;
-} Row;
-
 typedef struct RowSums {
     float focal, pt, p, t;
 } RowSums;
 
-static inline __attribute__((always_inline)) RowSums sum_row(const Row *row, Focal f, bool square)
+static inline __attribute__((always_inline)) RowSums sum_row(const MaskRow *row, Focal f,
+                                                             bool square)
 {
     float focal = 0.0f, pt = 0.0f, p = 0.0f, sum_t = 0.0f, w1 = row->weight, w0 = 1.0f - w1;
     const float *above = row->above, *below = row->below, *target = row->target;
@@ -126,8 +67,8 @@ static inline __attribute__((always_inline)) RowSums sum_row(const Row *row, Foc
     return (RowSums){focal, pt, p, sum_t};
 }
 
-static inline __attribute__((always_inline)) void grad_row(const Row *row, Focal f, float dfocal,
-                                                           MaskDice dice, bool square,
+static inline __attribute__((always_inline)) void grad_row(const MaskRow *row, Focal f,
+                                                           float dfocal, MaskDice dice, bool square,
                                                            float *restrict dst)
 {
     float w1 = row->weight, w0 = 1.0f - w1;
@@ -146,12 +87,12 @@ static inline __attribute__((always_inline)) void grad_row(const Row *row, Focal
     }
 }
 
-static RowSums sum_row_any(const Row *row, Focal f)
+static RowSums sum_row_any(const MaskRow *row, Focal f)
 {
     return f.gamma == 2.0f ? sum_row(row, f, true) : sum_row(row, f, false);
 }
 
-static void grad_row_any(const Row *row, Focal f, float dfocal, MaskDice dice, float *dst)
+static void grad_row_any(const MaskRow *row, Focal f, float dfocal, MaskDice dice, float *dst)
 {
     if (f.gamma == 2.0f) grad_row(row, f, dfocal, dice, true, dst);
     else grad_row(row, f, dfocal, dice, false, dst);
@@ -182,7 +123,7 @@ static int64_t work_layout(const MaskLoss *loss, bool gradient, float *base, Wor
 /* One band of one candidate, and the rows that are up-sampled at the moment. */
 typedef struct Band {
     int64_t prompt, candidate, begin, end; /* rows: of size, or of height in the gradient */
-    RowPair pair;
+    MaskRowPair pair;
 } Band;
 
 static Band band_of(int64_t prompt, int64_t candidate, int64_t index, int64_t n_rows, const Work *w)
@@ -194,27 +135,23 @@ static Band band_of(int64_t prompt, int64_t candidate, int64_t index, int64_t n_
     return b;
 }
 
-static Row make_row(const MaskLoss *loss, const Columns *c, const MaskTaps *taps,
-                    const float *target, Band *b)
+static MaskRow make_row(const MaskLoss *loss, const MaskColumns *c, const MaskTaps *taps,
+                        const float *target, Band *b)
 {
-    const float *logits = mask_logits(loss, b->prompt, b->candidate);
-    return (Row){.above = pair_row(loss, c, logits, taps->first, &b->pair),
-                 .below = pair_row(loss, c, logits, taps->second, &b->pair),
-                 .target = target,
-                 .weight = (float)taps->weight,
-                 .n = loss->size};
+    return mask_row_make(loss, c, mask_logits(loss, b->prompt, b->candidate), taps, target,
+                         &b->pair);
 }
 
 typedef struct Sums {
     double focal, pt, p_and_t;
 } Sums;
 
-static Sums sum_band(const MaskLoss *loss, const Columns *c, Focal focal, Band *b, Work *w)
+static Sums sum_band(const MaskLoss *loss, const MaskColumns *c, Focal focal, Band *b, Work *w)
 {
     Sums sums = {0};
     for (int64_t y = b->begin; y < b->end; y++) {
         MaskTaps taps = mask_taps(y, loss->height, loss->size);
-        Row row = make_row(loss, c, &taps, w->target + (y - b->begin) * loss->size, b);
+        MaskRow row = make_row(loss, c, &taps, w->target + (y - b->begin) * loss->size, b);
         RowSums part = sum_row_any(&row, focal);
         sums.focal += part.focal;
         sums.pt += part.pt;
@@ -230,7 +167,7 @@ static void add_row(int64_t n, float factor, const float *restrict src, float *r
 }
 
 /* Writes low-resolution rows [*next, end) of dlogits, complete now, and clears their sums. */
-static void flush_rows(const MaskLoss *loss, const Columns *c, int64_t *next, int64_t end,
+static void flush_rows(const MaskLoss *loss, const MaskColumns *c, int64_t *next, int64_t end,
                        float *dlogits, Work *w)
 {
     for (; *next < end; (*next)++) {
@@ -252,7 +189,7 @@ static int64_t first_reaching(const MaskLoss *loss, int64_t row)
     return low;
 }
 
-static void grad_band(const MaskLoss *loss, const Columns *c, Focal focal, float dfocal,
+static void grad_band(const MaskLoss *loss, const MaskColumns *c, Focal focal, float dfocal,
                       MaskDice dice, float *dlogits, Band *b, Work *w)
 {
     int64_t next = b->begin;
@@ -262,7 +199,7 @@ static void grad_band(const MaskLoss *loss, const Columns *c, Focal focal, float
         if (taps.first >= b->end) break;
         flush_rows(loss, c, &next, tile_min(taps.first, b->end), dlogits, w);
         mask_target_row(loss, b->prompt, y, w->target);
-        Row row = make_row(loss, c, &taps, w->target, b);
+        MaskRow row = make_row(loss, c, &taps, w->target, b);
         grad_row_any(&row, focal, dfocal, dice, w->d);
         if (taps.first >= b->begin)
             add_row(loss->size, 1.0f - row.weight, w->d, w->sum[taps.first & 1]);
@@ -284,7 +221,7 @@ typedef struct Scratch {
 static Scratch scratch_of(const KernelCall *call, const MaskLoss *loss, bool gradient)
 {
     Work sizes;
-    size_t at = columns_bytes(loss);
+    size_t at = mask_columns_bytes(loss);
     Scratch s = {.sums = (Sums *)((char *)call->scratch + at),
                  .thread_floats = work_layout(loss, gradient, NULL, &sizes)};
     if (!gradient)
@@ -313,8 +250,8 @@ static void focal_dice_finish(const KernelCall *call, const MaskLoss *loss, cons
 }
 
 /* One band of all candidates of one mask. */
-static void focal_dice_unit(const KernelCall *call, const MaskLoss *loss, const Columns *columns,
-                            int64_t unit, Sums *sums, Work *w)
+static void focal_dice_unit(const KernelCall *call, const MaskLoss *loss,
+                            const MaskColumns *columns, int64_t unit, Sums *sums, Work *w)
 {
     const FocalDiceAttr *attr = &call->attr->focal_dice;
     Focal focal = {(float)attr->alpha, (float)attr->gamma};
@@ -333,7 +270,7 @@ static void focal_dice_unit(const KernelCall *call, const MaskLoss *loss, const 
 static void focal_dice_run(const KernelCall *call)
 {
     MaskLoss loss = mask_loss_of(call, call->attr->focal_dice.size);
-    Columns columns = columns_make(&loss, call->scratch);
+    MaskColumns columns = mask_columns_make(&loss, call->scratch);
     Scratch scratch = scratch_of(call, &loss, false);
 #pragma omp parallel for num_threads(call->n_threads) schedule(static)
     for (int t = 0; t < call->n_threads; t++) {
@@ -349,7 +286,7 @@ static void focal_dice_run(const KernelCall *call)
 
 /* One band of one candidate. Sources 4 and 5: sums and dterms (N,M,C,2). */
 static void focal_dice_grad_unit(const KernelCall *call, const MaskLoss *loss,
-                                 const Columns *columns, int64_t unit, Work *w)
+                                 const MaskColumns *columns, int64_t unit, Work *w)
 {
     const FocalDiceAttr *attr = &call->attr->focal_dice_grad;
     int64_t cell = unit / BANDS, candidate = cell % loss->candidates;
@@ -372,7 +309,7 @@ static void focal_dice_grad_unit(const KernelCall *call, const MaskLoss *loss,
 static void focal_dice_grad_run(const KernelCall *call)
 {
     MaskLoss loss = mask_loss_of(call, call->attr->focal_dice_grad.size);
-    Columns columns = columns_make(&loss, call->scratch);
+    MaskColumns columns = mask_columns_make(&loss, call->scratch);
     Scratch scratch = scratch_of(call, &loss, true);
     int64_t n_units = loss.prompts * loss.candidates * BANDS;
 #pragma omp parallel for num_threads(call->n_threads) schedule(static)

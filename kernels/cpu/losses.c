@@ -1,4 +1,5 @@
-/* Distillation's squared error, and the choice of the best candidate among the mask losses. */
+/* Distillation's squared error, the choice of the best candidate among the mask losses, and the
+ * error of the IoU head. */
 #include "kernels/cpu/tile.h"
 
 #include <assert.h>
@@ -136,3 +137,45 @@ Status cpu_min_candidate_grad(Backend *backend, KernelCall *call)
     call->run = min_candidate_grad_run;
     return OK;
 }
+
+/* ---- the IoU head: as few numbers ---- */
+
+/* The candidates that take part: [*begin, returned). */
+static int64_t mode_candidates(const KernelCall *call, int64_t *begin)
+{
+    bool many = *(const int32_t *)call->src[2].data == 1;
+    *begin = many;
+    return many ? call->src[0].shape.dim[2] : 1;
+}
+
+static void iou_mse_run(const KernelCall *call)
+{
+    int64_t n = call->src[0].shape.dim[2], prompts = shape_elems(call->src[3].shape), begin;
+    int64_t end = mode_candidates(call, &begin);
+    const float *pred = call->src[0].data, *iou = call->src[1].data, *weight = call->src[3].data;
+    double loss = 0;
+    for (int64_t m = 0; m < prompts; m++, pred += n, iou += n) {
+        double sum = 0;
+        for (int64_t c = begin; c < end; c++)
+            sum += ((double)pred[c] - iou[c]) * ((double)pred[c] - iou[c]);
+        loss += weight[m] * sum / (double)(end - begin);
+    }
+    ((float *)call->dst[0].data)[0] = (float)(call->attr->iou_mse.scale * loss);
+}
+
+static void iou_mse_grad_run(const KernelCall *call)
+{
+    int64_t n = call->src[0].shape.dim[2], prompts = shape_elems(call->src[3].shape), begin;
+    int64_t end = mode_candidates(call, &begin);
+    const float *pred = call->src[0].data, *iou = call->src[1].data, *weight = call->src[3].data;
+    double dloss = ((const float *)call->src[4].data)[0] * call->attr->iou_mse_grad.scale;
+    float *dpred = call->dst[0].data;
+    memset(dpred, 0, (size_t)(prompts * n) * sizeof(float));
+    for (int64_t m = 0; m < prompts; m++, pred += n, iou += n, dpred += n)
+        for (int64_t c = begin; c < end; c++)
+            dpred[c] = (float)(dloss * weight[m] * 2 * ((double)pred[c] - iou[c]) /
+                               (double)(end - begin));
+}
+
+CPU_BIND(iou_mse)
+CPU_BIND(iou_mse_grad)

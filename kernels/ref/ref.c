@@ -38,7 +38,7 @@ static DType float_dtype(const KernelCall *call)
 
 static DType wanted_dtype(OpOperand operand, DType given, DType real)
 {
-    if (operand.kind == 'n') return given;
+    if (operand.kind == 'n' && !dtype_is_float(given)) return given;
     return operand.kind == 'i' ? DT_I32 : operand.kind == 't' ? DT_I64 : real;
 }
 
@@ -87,10 +87,19 @@ static size_t scratch_bytes(const KernelCall *call)
         return (size_t)(2 * (d + 1) * d + d + 1) * sizeof(double);
     case OP_FOCAL_DICE: return (size_t)attr->focal_dice.size * sizeof(float);
     case OP_FOCAL_DICE_GRAD: return (size_t)attr->focal_dice_grad.size * sizeof(float);
+    case OP_MASK_IOU: return (size_t)attr->mask_iou.size * sizeof(float);
+    case OP_ERROR_CLICK: return (size_t)attr->error_click.size * sizeof(float);
     case OP_POINT_SAMPLE:
         return (size_t)point_sample_drawn(&attr->point_sample) * sizeof(RankedPoint);
     default: return 0;
     }
+}
+
+/* A cast's operands differ in dtype, and what only moves may be of any: these kernels go by them. */
+static bool takes_any_dtype(const KernelCall *call)
+{
+    if (call->op == OP_CAST || call->op == OP_COPY) return true;
+    return call->op == OP_CONCAT && call->dst[0].dtype == DT_I32;
 }
 
 static Status ref_bind(Backend *backend, KernelCall *call)
@@ -98,8 +107,7 @@ static Status ref_bind(Backend *backend, KernelCall *call)
     (void)backend;
     assert(call->op > OP_NONE && call->op < OP_COUNT);
     DType real = float_dtype(call);
-    /* A cast's operands differ in dtype, and a copy's may be of any: their kernels go by them. */
-    if (call->op != OP_CAST && call->op != OP_COPY) {
+    if (!takes_any_dtype(call)) {
         if (real != DT_F32 && real != DT_F64)
             return status_fail(E_UNSUPPORTED,
                                "%s: %s on ref: dtype %s; the reference backend computes in "
