@@ -228,6 +228,8 @@ static Status check_config(const LoaderConfig *c)
     if (!(c->box_probability >= 0.0 && c->box_probability <= 1.0))
         return status_fail(E_CONFIG, "data: box_probability is %g, wanted 0..1",
                            c->box_probability);
+    if (!(c->box_noise >= 0.0 && c->box_noise <= 1.0))
+        return status_fail(E_CONFIG, "data: box_noise is %g, wanted 0..1", c->box_noise);
     return check_ranges(prompts, sizeof prompts / sizeof prompts[0]);
 }
 

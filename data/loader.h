@@ -42,6 +42,7 @@ typedef struct LoaderConfig {
     PointPreset points;
     double flip;            /* probability of a horizontal flip */
     double box_probability; /* of box prompts, per image */
+    double box_noise;       /* deviation of a box's edges, as a part of its side; 0: none */
     int64_t batch;          /* images of this rank per step */
     int rank, world_size;
     int n_threads;          /* decoding threads; 0: decode in the caller's thread */

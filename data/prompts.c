@@ -64,6 +64,33 @@ void prompts_box(const LoaderConfig *config, const double bbox[4], ImageSize ful
     box[3] = (bbox[1] + bbox[3]) * scale_y;
 }
 
+static double clamped(double value, double low, double high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+static void put_in_order(double *first, double *second)
+{
+    double low = *first < *second ? *first : *second, high = *first < *second ? *second : *first;
+    *first = low;
+    *second = high;
+}
+
+void prompts_shake_box(const LoaderConfig *config, uint32_t epoch, uint64_t sample, int64_t m,
+                       ImageSize extent, double box[4])
+{
+    RngKey key = key_of(config, RNG_BOX_NOISE, epoch, sample);
+    double frame = (double)config->frame, scale = frame / (double)config->image_size;
+    double side[2] = {box[2] - box[0], box[3] - box[1]}, most = 20.0 / 1024.0 * frame;
+    double end[2] = {(double)extent.width * scale, (double)extent.height * scale};
+    if (config->box_noise == 0.0) return;
+    for (int i = 0; i < 4; i++) {
+        double noise = rng_normal(key, (uint64_t)(4 * m + i)) * config->box_noise * side[i % 2];
+        box[i] = clamped(box[i] + clamped(noise, -most, most), 0.0, end[i % 2]);
+    }
+    for (int axis = 0; axis < 2; axis++) put_in_order(&box[axis], &box[axis + 2]);
+}
+
 static void clear_slots(const LoaderConfig *config, float *coords, int32_t *labels)
 {
     for (int64_t slot = 0; slot < config->n_slots; slot++) {

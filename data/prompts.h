@@ -39,6 +39,14 @@ int64_t prompts_choose_masks(const LoaderConfig *config, uint32_t epoch, uint64_
 void prompts_box(const LoaderConfig *config, const double bbox[4], ImageSize full, ImageSize extent,
                  bool flip, double box[4]);
 
+/* prompts_shake_box: adds noise to each edge of the box of mask slot m, normal with a deviation of
+ * config->box_noise times the side it moves along, at most 20 px in a frame of 1024; what leaves
+ * the image is put on its border, and corners stay in order.
+ * extent  as of prompts_box
+ * source  Kirillov et al., "Segment Anything" (2023), appendix A, training algorithm */
+void prompts_shake_box(const LoaderConfig *config, uint32_t epoch, uint64_t sample, int64_t m,
+                       ImageSize extent, double box[4]);
+
 typedef struct PromptMasks { /* the masks of one image at the student's size, with image_size = S */
     int64_t n;             /* filled slots */
     const uint32_t *words;

@@ -139,9 +139,12 @@ static Status read_masks(SampleReader *reader, const char *path, const Draw *dra
     int32_t *rows = batch->rows + b * c->n_masks * (c->image_size + 1);
     TRY(mask_resampler_prepare(&reader->resampler, full, extent, draw->flip));
     TRY(resample_masks(reader, n, words, rows));
-    for (int64_t m = 0; m < n; m++)
-        prompts_box(c, reader->annotations.items[reader->choice[m]].bbox, full, extent, draw->flip,
-                    reader->boxes + 4 * m);
+    for (int64_t m = 0; m < n; m++) {
+        double *box = reader->boxes + 4 * m;
+        const Annotation *annotation = &reader->annotations.items[reader->choice[m]];
+        prompts_box(c, annotation->bbox, full, extent, draw->flip, box);
+        prompts_shake_box(c, draw->epoch, draw->sample, m, extent, box);
+    }
     PromptMasks masks = {.n = n, .words = words, .rows = rows, .boxes = reader->boxes};
     prompts_draw(c, draw->epoch, draw->sample, &masks,
                  batch->coords + b * c->n_masks * c->n_slots * 2,

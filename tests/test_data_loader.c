@@ -221,6 +221,10 @@ Test(loader, bad_configs_are_named)
     config.flip = NAN;
     cr_expect_eq(loader_create(source, &config, 0, &loader), E_CONFIG);
     config = small_config();
+    config.box_noise = 1.5;
+    cr_expect_eq(loader_create(source, &config, 0, &loader), E_CONFIG);
+    cr_expect(message_has("box_noise is 1.5"), "%s", status_message());
+    config = small_config();
     config.rank = 1;
     cr_expect_eq(loader_create(source, &config, 0, &loader), E_CONFIG);
     config = small_config();
@@ -341,6 +345,49 @@ Test(prompts, boxes_have_their_share_and_flip_with_the_image)
     prompts_box(&config, bbox, full, extent, true, box);
     const double wanted[] = {60 * 0.16, 20 * 0.16, 90 * 0.16, 60 * 0.16};
     for (int i = 0; i < 4; i++) cr_expect_float_eq(box[i], wanted[i], 1e-12);
+}
+
+/* Moments of 4,000 shaken edges, in px of a frame of 1,024; the extent is 1,024 x 640. */
+static void shake_many(double noise, const double box[4], double mean[4], double deviation[4])
+{
+    enum { N = 4000 };
+    LoaderConfig config = {.image_size = 512, .frame = 1024, .box_noise = noise, .seed = 5};
+    ImageSize extent = {.height = 320, .width = 512};
+    double sum[4] = {0}, squares[4] = {0};
+    for (uint64_t sample = 0; sample < N; sample++) {
+        double shaken[4] = {box[0], box[1], box[2], box[3]};
+        prompts_shake_box(&config, 0, sample, 1, extent, shaken);
+        cr_assert(shaken[0] >= 0 && shaken[2] <= 1024 && shaken[1] >= 0 && shaken[3] <= 640);
+        cr_assert(shaken[0] <= shaken[2] && shaken[1] <= shaken[3]);
+        for (int i = 0; i < 4; i++) {
+            cr_assert_leq(fabs(shaken[i] - box[i]), 20.0 + 1e-9);
+            sum[i] += shaken[i] - box[i];
+            squares[i] += (shaken[i] - box[i]) * (shaken[i] - box[i]);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        mean[i] = sum[i] / N;
+        deviation[i] = sqrt(squares[i] / N - mean[i] * mean[i]);
+    }
+}
+
+Test(prompts, boxes_are_shaken_in_proportion_and_stay_in_the_image)
+{
+    double mean[4], deviation[4], box[] = {300, 200, 360, 300}; /* 60 x 100 px */
+    shake_many(0.1, box, mean, deviation);
+    for (int i = 0; i < 4;
+         i++) { /* far from the limit of 20 px across, a deviation of half of it down */
+        double wanted = i % 2 ? 9.6 : 6.0;
+        cr_expect(fabs(mean[i]) < 0.6 && fabs(deviation[i] - wanted) < 0.4, "edge %d: %g, %g", i,
+                  mean[i], deviation[i]);
+    }
+    double none[] = {300, 200, 360, 300}, whole[] = {0, 0, 1024, 640};
+    shake_many(0, none, mean, deviation);
+    for (int i = 0; i < 4; i++) cr_expect(mean[i] == 0 && deviation[i] == 0);
+    shake_many(0.1, whole, mean, deviation);
+    for (int i = 0; i < 4; i++) cr_expect(i < 2 ? mean[i] > 5 : mean[i] < -5, "edge %d", i);
+    double line[] = {500, 100, 501, 400};
+    shake_many(1, line, mean, deviation);
 }
 
 Test(prompts, masks_are_chosen_without_repetition_or_repeated_in_rounds)

@@ -205,14 +205,25 @@ Test(options, presets_fill_what_is_left_open)
     FILE *memory = open_memstream(&line, &n_bytes);
     options_print_preset(&options, memory);
     fclose(memory);
-    cr_assert_str_eq(line, "preset released-code: loss.kind=bce_points, masks.repeat=true, "
-                           "prompts.points=released, optim.lr=8e-7, optim.lr_times_ranks=true; "
+    cr_assert_str_eq(line, "preset released-code: data.decode_margin=0, train.click_rounds=0, "
+                           "loss.kind=bce_points, loss.iou_weight=0, masks.repeat=true, "
+                           "prompts.points=released, prompts.box_noise=0, optim.lr=8e-7, "
+                           "optim.lr_times_ranks=true, optim.warmup_steps=0; "
                            "overridden: optim.clip=norm\n");
     free(line);
     options_free(&options);
     options = load(NULL, 0, NULL);
     cr_assert_eq(options.loss_kind, OPT_LOSS_FOCAL);
     cr_assert_eq(options.optim_clip, OPT_CLIP_NONE);
+    cr_assert_eq(options.loss_iou_weight, 0.0);
+    cr_assert_eq(options.train_click_rounds, 0);
+    options_free(&options);
+    options = load(NULL, OVERRIDES("--train.preset=sam", "--train.click_rounds=5"));
+    cr_assert_eq(options.loss_iou_weight, 1.0);
+    cr_assert_eq(options.train_click_rounds, 5);
+    cr_assert_eq(options.prompts_box_noise, 0.1);
+    cr_assert_eq(options.optim_lr, 8e-4);
+    cr_assert_eq(options.optim_warmup_steps, 250);
     options_free(&options);
     override_refused("--data.flip=preset", "is not a number"); /* no switch */
 }

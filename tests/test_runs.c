@@ -100,6 +100,12 @@ Test(runs, released_finetuning_resumes, .timeout = 300)
     check_resume("runs_released", TINY_FINETUNE " --train.preset=released-code --loss.points=500 --optim.ema_decay=0.9");
 }
 
+Test(runs, sam_training_resumes, .timeout = 300)
+{
+    check_resume("runs_sam", "finetune --model=" TINY_TEACHER " --data.masks_per_image=4 --train.preset=sam"
+                 " --optim.warmup_steps=2" TINY_STEP);
+}
+
 /* Threads that share a sum must share it in the same order every time. */
 Test(runs, two_compute_threads_give_the_same_bits_again, .timeout = 300)
 {

@@ -34,9 +34,9 @@ CHOICE_LIST(PRECISION)
 
 static const struct {
     int option;
-    const char *value[2];
+    const char *value[3];
 } presets[] = {
-#define PRESET(field, paper, released) {OPTION_##field, {paper, released}},
+#define PRESET(field, paper, released, sam) {OPTION_##field, {paper, released, sam}},
 #include "train/options.def"
 #undef PRESET
 };

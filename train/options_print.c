@@ -62,8 +62,9 @@ void options_print_help(FILE *out)
     fprintf(out, "\nOptions whose default is `preset`:\n");
     for (int i = 0; i < OPTION_COUNT; i++)
         if (options_preset(i, OPT_PRESET_PAPER))
-            fprintf(out, "  %-26s paper: %s, released-code: %s\n", options_row(i)->key,
-                    options_preset(i, OPT_PRESET_PAPER), options_preset(i, OPT_PRESET_RELEASED));
+            fprintf(out, "  %-26s paper: %s, released-code: %s, sam: %s\n", options_row(i)->key,
+                    options_preset(i, OPT_PRESET_PAPER), options_preset(i, OPT_PRESET_RELEASED),
+                    options_preset(i, OPT_PRESET_SAM));
 }
 
 /* ---- the resolved config ---- */

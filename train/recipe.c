@@ -95,6 +95,7 @@ static void loss_config(const Options *o, StepConfig *c)
     c->loss = o->loss_kind == OPT_LOSS_FOCAL ? LOSS_FOCAL : LOSS_BCE_POINTS;
     c->mask_weight = o->loss_mask_weight;
     c->dice_weight = o->loss_dice_weight;
+    c->iou_weight = o->loss_iou_weight;
     c->focal_alpha = o->loss_focal_alpha;
     c->focal_gamma = o->loss_focal_gamma;
     c->n_points = o->loss_points;
@@ -134,6 +135,7 @@ void recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, S
         c->mask_chunk = o->run_mask_chunk < c->n_masks ? o->run_mask_chunk : c->n_masks;
         c->n_slots = o->data_max_points + 1;
     }
+    if (kind == STEP_FINETUNE) c->click_rounds = o->train_click_rounds;
     if (kind == STEP_DISTILL && recipe->teacher && o->teacher_embeddings[0] == '\0') {
         c->teacher = recipe->teacher;
         c->teacher_store = recipe->teacher_store;
@@ -151,12 +153,14 @@ LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *o, StepKi
         .n_masks = kind == STEP_FINETUNE ? o->data_masks_per_image : 0,
         .n_slots = o->data_max_points + 1,
         .max_points = o->data_max_points,
-        .mask_words = o->data_mask_words * o->data_masks_per_image * model_image_size(recipe->model),
+        .mask_words = o->data_mask_words * o->data_masks_per_image *
+                      model_image_size(recipe->model),
         .decode_margin = o->data_decode_margin,
         .repeat_masks = o->masks_repeat,
         .points = o->prompts_points == OPT_POINTS_PAPER ? POINTS_PAPER : POINTS_RELEASED,
         .flip = o->data_flip,
         .box_probability = o->data_box_probability,
+        .box_noise = o->prompts_box_noise,
         .batch = o->train_batch,
         .rank = 0,
         .world_size = 1,

@@ -8,23 +8,25 @@
 #include "autograd/passes.h"
 #include "base/memory.h"
 #include "train/step_optimizer.h"
+#include "train/step_parts.h"
 
 /* ---- encoder and teacher ---- */
 
-static Shape with_outer(int n_outer, const int64_t *outer, int n_inner, const int64_t *inner)
+ValueId step_input(Step *step, const char *name, DType dtype, int n_outer, const int64_t *outer, int n_inner,
+                   const int64_t *inner)
 {
     Shape shape = {.rank = n_outer + n_inner};
     assert(shape.rank <= SHAPE_MAX_RANK);
     memcpy(shape.dim, outer, (size_t)n_outer * sizeof *outer);
-    memcpy(shape.dim + n_outer, inner, (size_t)n_inner * sizeof *inner);
-    return shape;
+    if (n_inner > 0) memcpy(shape.dim + n_outer, inner, (size_t)n_inner * sizeof *inner);
+    return graph_input(step->graph, name, dtype, shape);
 }
 
 /* An input with one part per micro-batch, and its slice in the micro-batch region. */
 static ValueId micro_input(Step *step, RegionId micro, const char *name, DType dtype, int n, const int64_t *dims,
                            ValueId *input)
 {
-    *input = graph_input(step->graph, name, dtype, with_outer(1, &step->n_micro, n, dims));
+    *input = step_input(step, name, dtype, 1, &step->n_micro, n, dims);
     return graph_slice(step->graph, micro, *input);
 }
 
@@ -83,95 +85,6 @@ static ValueId build_distill_loss(Step *step, RegionId micro, ValueId embedding)
     return loss;
 }
 
-/* ---- decoder and mask loss, one chunk of masks ---- */
-
-static ValueId mask_input(Step *step, RegionId micro, RegionId chunk, const char *name, DType dtype, int n,
-                          const int64_t *dims, ValueId *input)
-{
-    int64_t outer[] = {step->n_micro, step->n_chunks, step->config.micro_batch, step->config.mask_chunk};
-    *input = graph_input(step->graph, name, dtype, with_outer(4, outer, n, dims));
-    return graph_slice(step->graph, chunk, graph_slice(step->graph, micro, *input));
-}
-
-static PromptInputs build_prompts(Step *step, RegionId micro, RegionId chunk)
-{
-    int64_t n_slots = step->config.n_slots, lowres = model_lowres(step->model);
-    PromptInputs prompts = {0};
-    prompts.coords = mask_input(step, micro, chunk, "coords", DT_F32, 2, (int64_t[]){n_slots, 2}, &step->coords);
-    prompts.labels = mask_input(step, micro, chunk, "labels", DT_I32, 1, &n_slots, &step->labels);
-    if (step->config.mask_input)
-        prompts.mask_input = mask_input(step, micro, chunk, "mask_input", DT_F32, 2, (int64_t[]){lowres, lowres},
-                                        &step->mask_input);
-    return prompts;
-}
-
-static ValueId build_loss_points(Step *step, RegionId micro, RegionId chunk, ValueId logits)
-{
-    const StepConfig *c = &step->config;
-    int64_t dims[] = {4 * c->n_points, 2}; /* rank limit: candidates and points share an axis in the input */
-    if (c->given_points) {
-        ValueId flat = mask_input(step, micro, chunk, "loss_points", DT_F32, 2, dims, &step->loss_points);
-        return graph_reshape(step->graph, flat, SHAPE(c->micro_batch, c->mask_chunk, 4, c->n_points, 2));
-    }
-    ValueId key = mask_input(step, micro, chunk, "point_key", DT_I32, 1, (int64_t[]){2}, &step->point_key);
-    return graph_op(step->graph, OP_POINT_SAMPLE,
-                    ATTR(point_sample, .size = model_image_size(step->model), .n_points = c->n_points,
-                         .oversample = c->oversample, .importance = c->importance), SRC(logits, key));
-}
-
-static ValueId build_terms(Step *step, RegionId micro, RegionId chunk, ValueId logits, ValueId words)
-{
-    const StepConfig *c = &step->config;
-    int64_t size = model_image_size(step->model), n_rows = size + 1;
-    ValueId rows = mask_input(step, micro, chunk, "rows", DT_I32, 1, &n_rows, &step->rows);
-    if (c->loss == LOSS_FOCAL)
-        return graph_op(step->graph, OP_FOCAL_DICE,
-                        ATTR(focal_dice, .alpha = c->focal_alpha, .gamma = c->focal_gamma, .size = size),
-                        SRC(logits, words, rows, step->mode));
-    ValueId points = build_loss_points(step, micro, chunk, logits);
-    return graph_op(step->graph, OP_BCE_DICE_POINTS, ATTR(bce_dice_points, .size = size),
-                    SRC(logits, words, rows, step->mode, points));
-}
-
-/* Decoder, and with `words` the loss of one chunk. returns the chunk's loss, or VALUE_NONE */
-static ValueId build_chunk(Step *step, BuildContext *context, RegionId micro, RegionId chunk, ValueId embedding,
-                           ValueId words)
-{
-    const StepConfig *c = &step->config;
-    Graph *graph = step->graph;
-    DecoderOutputs decoded = build_decoder(context, step->model, embedding, build_prompts(step, micro, chunk));
-    step->lowres = decoded.masks;
-    step->iou = decoded.iou;
-    if (c->kind != STEP_FINETUNE) return VALUE_NONE;
-    int mark = graph_label_push(graph, "loss");
-    step->terms = build_terms(step, micro, chunk, decoded.masks, words);
-    ValueId weight = mask_input(step, micro, chunk, "weight", DT_F32, 0, NULL, &step->weight);
-    ValueId loss = graph_op(graph, OP_MIN_CANDIDATE,
-                            ATTR(min_candidate, .mask_weight = c->mask_weight, .dice_weight = c->dice_weight),
-                            SRC(step->terms, step->mode, weight));
-    step->candidates = graph_dst(graph, loss, 1);
-    step->best = graph_dst(graph, loss, 2);
-    graph_label_pop(graph, mark);
-    return loss;
-}
-
-static ValueId build_masks(Step *step, BuildContext *context, RegionId micro, ValueId embedding,
-                           int64_t words_per_image)
-{
-    Graph *graph = step->graph;
-    ValueId words = VALUE_NONE;
-    if (step->config.kind == STEP_FINETUNE) {
-        int64_t dims[] = {step->config.micro_batch, words_per_image};
-        words = micro_input(step, micro, "words", DT_I32, 2, dims, &step->words);
-        step->mode = graph_input(graph, "mode", DT_I32, SHAPE(1));
-    }
-    RegionId chunk = graph_region_open(graph, micro, step->n_chunks, "chunk");
-    ValueId loss = build_chunk(step, context, micro, chunk, embedding, words);
-    if (loss != VALUE_NONE) loss = graph_accumulate(graph, loss);
-    graph_region_close(graph, chunk);
-    return loss;
-}
-
 /* ---- the whole ---- */
 
 static Status check_config(const StepConfig *c)
@@ -208,7 +121,7 @@ static Status build_forward(Step *step, BuildContext *context, int64_t words_per
     step->embedding = embedding;
     if (c->kind == STEP_DISTILL) loss = build_distill_loss(step, micro, embedding);
     if (c->kind == STEP_DECODE || c->kind == STEP_FINETUNE)
-        loss = build_masks(step, context, micro, embedding, words_per_image);
+        loss = step_masks(step, context, micro, embedding, words_per_image);
     if (loss != VALUE_NONE) step->loss = graph_accumulate(graph, loss);
     graph_region_close(graph, micro);
     return graph->status;

@@ -4,7 +4,8 @@
  * trains. The program (see autograd/graph.h for regions):
  *
  *   step -> micro-batch x n_micro -> [teacher x n_teacher] -> encoder
- *                                 -> chunk of masks x n_chunk: decoder, loss, and their backward pass
+ *                                 -> chunk of masks x n_chunk: decoder, loss, [click, decoder, loss] ..,
+ *                                    and their backward pass
  *                                 -> encoder's backward pass
  *        -> clip, AdamW, running statistics, EMA
  *
@@ -37,6 +38,8 @@ typedef struct StepConfig {
     bool keep_extent;         /* distillation: only the un-padded part */
     MaskLoss loss;
     double mask_weight, dice_weight, focal_alpha, focal_gamma;
+    double iou_weight;        /* 0: the IoU head is not trained */
+    int64_t click_rounds;     /* decodings after the first, each with a click and the last mask as prompts */
     int64_t n_points;         /* of LOSS_BCE_POINTS */
     double oversample, importance;
     bool given_points;        /* the points are an input ("loss_points"), not drawn */
@@ -66,7 +69,9 @@ typedef struct Step {
     /* results */
     ValueId loss, norm, ok;
     ValueId embedding;                   /* of the last micro-batch */
-    ValueId lowres, iou, terms, candidates, best; /* gathered: (n_micro,n_chunk,micro_batch,chunk,..) */
+    ValueId lowres, iou, terms, candidates, best; /* of the first decoding;
+                                            gathered: (n_micro,n_chunk,micro_batch,chunk,..) */
+    ValueId prompt_labels;               /* with all clicks, of a chunk; NONE without */
     void *staging; /* host memory for rearranged inputs; allocated by the first feed, then reused */
     size_t staging_bytes;
     int32_t *no_labels; /* of a slot that fills up the last chunk: all -2; its other inputs are zero bytes */

@@ -12,14 +12,24 @@
 
 typedef struct Gates { ValueId points, boxes; } Gates; /* counts (1) */
 
-/* Counts of prompts by kind over the whole step: labels are one input, so no loop is needed. */
+/* The labels of all prompts of the step, collected where clicks were added to the input's. */
+static ValueId all_labels(Step *step)
+{
+    const StepConfig *c = &step->config;
+    ValueId labels = step->labels;
+    if (step->prompt_labels != VALUE_NONE)
+        labels = graph_gather(step->graph, graph_gather(step->graph, step->prompt_labels));
+    return graph_reshape(step->graph, labels, SHAPE(step->n_micro * step->n_chunks * c->micro_batch, c->mask_chunk,
+                                                    c->n_slots + c->click_rounds));
+}
+
+/* Counts of prompts by kind over the whole step. A click opens the gate of points for all that PyTorch's prompt
+ * encoder touches when it is given points, whatever their labels. */
 static Gates build_gates(Step *step)
 {
     Graph *graph = step->graph;
     if (step->labels == VALUE_NONE) return (Gates){VALUE_NONE, VALUE_NONE};
-    const StepConfig *c = &step->config;
-    ValueId labels = graph_reshape(graph, step->labels, SHAPE(step->n_micro * step->n_chunks * c->micro_batch,
-                                                              c->mask_chunk, c->n_slots));
+    ValueId labels = all_labels(step);
     ValueId counts = graph_filled(graph, DT_F32, SHAPE(2), 0);
     graph_mutate(graph, OP_PROMPT_COUNTS, NO_ATTR, REGION_STEP, SRC(labels), 1, &counts);
     return (Gates){

@@ -201,7 +201,11 @@ static Status read_masks(const Reader *r)
         memcpy(in->words + b * most, widest + b * in->words_per_image, (size_t)most * sizeof *in->words);
     in->words_per_image = most;
     in->weight = mem_alloc((size_t)(in->batch * n) * sizeof(float));
-    for (int64_t i = 0; i < in->batch * n; i++) in->weight[i] = 1.0f / (float)(in->batch * n);
+    in->point_key = mem_alloc((size_t)(in->batch * n * 2) * sizeof *in->point_key);
+    for (int64_t i = 0; i < in->batch * n; i++) {
+        in->weight[i] = 1.0f / (float)(in->batch * n);
+        in->point_key[2 * i] = (int32_t)i;
+    }
     free(widest);
     free(masks);
     return OK;
@@ -277,7 +281,7 @@ Status trace_inputs_read(const char *path, const Model *model, TraceInputs *out)
 void trace_inputs_free(TraceInputs *inputs)
 {
     void *owned[] = {inputs->image, inputs->target, inputs->coords, inputs->labels, inputs->mask_input,
-                     inputs->loss_points, inputs->weight, inputs->words, inputs->rows};
+                     inputs->loss_points, inputs->weight, inputs->words, inputs->rows, inputs->point_key};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) free(owned[i]);
     *inputs = (TraceInputs){0};
 }
@@ -288,7 +292,8 @@ Status trace_inputs_feed(const TraceInputs *in, Step *step, Exec *exec)
     if (step->target != VALUE_NONE) TRY(exec_write(exec, step->target, in->target));
     if (step->coords == VALUE_NONE) return OK;
     MaskTensors tensors = {.coords = in->coords, .labels = in->labels, .mask_input = in->mask_input,
-                           .rows = in->rows, .weight = in->weight, .loss_points = in->loss_points};
+                           .rows = in->rows, .weight = in->weight, .point_key = in->point_key,
+                           .loss_points = in->loss_points};
     TRY(feed_mask_tensors(step, exec, &tensors));
     if (step->words == VALUE_NONE) return OK;
     int32_t mode = in->multi;

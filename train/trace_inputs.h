@@ -17,6 +17,7 @@ typedef struct TraceInputs {
     float *mask_input;      /* (B,M,l,l) */
     float *loss_points;     /* (B,M,4,n_points,2) */
     float *weight;          /* (B,M) */
+    int32_t *point_key;     /* (B,M,2): the mask's number, so that draws are the same in every trace */
     uint32_t *words;        /* (B,words_per_image) */
     int32_t *rows;          /* (B,M,S+1) */
     int64_t words_per_image;
