@@ -10,6 +10,7 @@ Status command_distill(Args *args);
 Status command_finetune(Args *args);
 Status command_eval(Args *args);
 Status command_segment(Args *args);
+Status command_report(Args *args);
 Status command_inspect(Args *args);
 Status command_export(Args *args);
 Status command_trace(Args *args);

@@ -19,6 +19,7 @@ static const Command commands[] = {
     {"finetune", command_finetune, "train encoder, prompt encoder and mask decoder on masks"},
     {"eval", command_eval, "mean IoU of masks from boxes and clicks on a data set"},
     {"segment", command_segment, "masks of one image from points and boxes, with pictures"},
+    {"report", command_report, "what runs were and gave, as one page of HTML"},
     {"inspect", command_inspect, "layers, parameters and MACs of a model; tensors of a file"},
     {"export", command_export, "convert weights between safetensors and PyTorch's .pth"},
     {"trace", command_trace, "exact steps on given inputs, to compare with PyTorch"},
