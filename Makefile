@@ -48,6 +48,12 @@ $(BUILD)/retort: $(BUILD)/train/main.o $(BUILD)/libretort.a
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/tests/kat.o $(BUILD)/libretort.a | $(BUILD)/retort
 	$(CC) $(EXTRA) $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS) -o $@
 
+# Whole runs: the program, and data made up for it.
+RUN_TESTS = test_runs test_run_forms test_teach test_bad_days test_memory test_allocations
+$(addprefix $(BUILD)/tests/,$(RUN_TESTS)): $(BUILD)/tests/program.o $(BUILD)/tests/make_scenes.o
+$(BUILD)/tests/test_allocations: $(BUILD)/tests/alloc_count.o
+$(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
+
 # The op cases, and what judges ops with them.
 OP_TEST_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/op_*.c) tests/gradcheck.c)
 $(addprefix $(BUILD)/tests/,test_rules test_gradcheck test_backends mutants): $(OP_TEST_OBJ)
@@ -62,5 +68,5 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: all setup demo test sanitize lint tests mutants clean
-.SECONDARY:
+.PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -4,7 +4,8 @@
  *
  * The step is the one that trains (train/step.h). Prints the minimum and median over the repeats, images per
  * second, GFLOP/s (2 x multiply-adds of matrix products, convolutions and attention, as executed) and the
- * share of the peak measured here by one large matrix product. --run.profile=true adds the time of each op.
+ * share of the peak measured here by one large matrix product; the memory that the plan says, and by how much the
+ * process really grew over it. --run.profile=true adds the time of each op.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,20 @@ static double now_seconds(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* "VmRSS" (resident now) or "VmHWM" (the most that ever was) of this process, in bytes. */
+static int64_t resident_bytes(const char *key)
+{
+    char line[128];
+    long long kib = 0;
+    size_t n = strlen(key);
+    FILE *status = fopen("/proc/self/status", "r");
+    if (!status) return 0;
+    while (fgets(line, sizeof line, status))
+        if (strncmp(line, key, n) == 0 && sscanf(line + n, ": %lld", &kib) == 1) break;
+    fclose(status);
+    return kib * 1024;
 }
 
 /* ---- inputs ---- */
@@ -171,6 +186,7 @@ typedef struct Bench {
     Recipe recipe;
     Step *step;
     Exec *exec;
+    int64_t resident_before; /* bytes, when nothing of the plan was allocated */
 } Bench;
 
 static Status prepare(Bench *bench)
@@ -187,6 +203,7 @@ static Status prepare(Bench *bench)
     if (bench->step->loss == VALUE_NONE) graph_output(bench->step->graph, bench->step->embedding, "embedding");
     if (bench->kind == STEP_DECODE) step_watch_masks(bench->step);
     TRY(step_finish(bench->step));
+    bench->resident_before = resident_bytes("VmRSS");
     TRY(store_allocate(bench->recipe.store));
     TRY(model_init(bench->recipe.model, bench->recipe.store, 1));
     if (needs_teacher) {
@@ -201,14 +218,15 @@ static Status report(Bench *bench, const double *seconds)
 {
     const Plan *plan = exec_plan(bench->exec);
     const StepConfig *c = &bench->step->config;
+    double grown = (double)(resident_bytes("VmHWM") - bench->resident_before);
     double peak, macs = account_macs(bench->step->graph, plan, false);
     double median = seconds[bench->repeat / 2], gflops = 2e-9 * macs / median;
     TRY(measure_peak(bench->recipe.backend, c->precision, &peak));
     printf("%s %s, %s, batch %lld, %d threads: %.1f ms (minimum %.1f), %.1f ms per image, %.2f img/s, %.1f GFLOP/s, "
-           "%.0f%% of the measured peak of %.0f, plan %.0f MiB\n", bench->what, model_name(bench->recipe.model),
+           "%.0f%% of the measured peak of %.0f, plan %.0f MiB, measured %.0f\n", bench->what, model_name(bench->recipe.model),
            dtype_name(c->precision), (long long)c->batch, bench->recipe.backend->n_threads, 1e3 * median,
            1e3 * seconds[0], 1e3 * median / (double)c->batch, (double)c->batch / median, gflops, 100 * gflops / peak,
-           peak, (double)plan->memory.total / (1 << 20));
+           peak, (double)plan->memory.total / (1 << 20), grown / (1 << 20));
     if (!bench->options.run_profile) return OK;
     exec_profile(bench->exec, true);
     TRY(exec_run(bench->exec));
