@@ -202,7 +202,7 @@ Test(report, says_what_runs_were)
         "<h1>A &lt;title&gt;</h1>", "&lt;i&gt;tuned &amp; &#39;more&#39;</h3>",
         "<dd>student</dd>", "<dt>Teacher</dt><dd>big</dd>", "<dd>40 of 50 &times; 2 images</dd>",
         "<dd>30 &times; 4 images</dd>", "<dd>bf16</dd>", "<dd>4 images/s</dd>", "<dd>20.0 s</dd>",
-        "<dd>1.0 %</dd>", "<dd>2.5 GB</dd>", "<h2>Distillation</h2>", "<h2>Fine-tuning</h2>",
+        "<dd>1.0 %</dd>", "<dd>2.5 GB</dd>", "<h2>Distillation</h2>", "<h2>Training on masks</h2>",
         "logarithmic axis", "d&amp;d, 3 images; mask chosen by first", "&lt;b&gt;tiny",
         ", eval_coco.json", "<td>61.2<small>70.0 / &ndash; / 50.0</small></td>",
         "<td>44.0<small>1.0 / 2.0 / 3.0</small></td>", "<h3>a&lt;b&gt;</h3>", "<h3>other</h3>",

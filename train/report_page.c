@@ -95,7 +95,8 @@ static void loss_fact(FILE *out, const ReportLog *log)
             if (!isnan(ends[k])) sums[k] += ends[k], counts[k]++;
     }
     if (counts[0] == 0 || counts[1] == 0) return;
-    fprintf(out, "<dt>Loss</dt><dd>%.4g &rarr; %.4g</dd>\n", sums[0] / counts[0], sums[1] / counts[1]);
+    fprintf(out, "<dt>Loss</dt><dd>%.4g &rarr; %.4g</dd>\n", sums[0] / counts[0],
+            sums[1] / counts[1]);
 }
 
 static void training_facts(FILE *out, const ReportRun *run)
@@ -146,7 +147,7 @@ static ReportCurve curve_of(const ReportRun *run, int place, Column column)
     return (ReportCurve){.name = run->name, .colour = place, .n = n, .x = values, .y = values + n};
 }
 
-/* Distillation and fine-tuning have losses and rates that no axis can hold together. */
+/* Distillation and training on masks have losses and rates that no axis can hold together. */
 static bool is_distillation(const ReportRun *run)
 {
     return run->options.teacher_model[0] || run->options.teacher_embeddings[0];
@@ -177,7 +178,7 @@ static void write_charts(FILE *out, bool distillation, int n_runs, const ReportR
     for (int i = 0; i < n_runs; i++) n += belongs(&runs[i], distillation);
     if (n == 0) return;
     fprintf(out, "<h2>%s</h2>\n<div class=\"charts\">\n",
-            distillation ? "Distillation" : "Fine-tuning");
+            distillation ? "Distillation" : "Training on masks");
     write_chart(out, &loss, COLUMN_LOSS, distillation, n_runs, runs);
     write_chart(out, &rate, COLUMN_LR, distillation, n_runs, runs);
     fprintf(out, "</div>\n");
@@ -302,7 +303,8 @@ static void write_results(FILE *out, int n_runs, const ReportRun *runs)
     for (int i = 0; i < n_runs; i++)
         for (int k = 0; k < runs[i].n_evals; k++) {
             results = mem_grow(results, &capacity, n + 1, sizeof *results);
-            results[n++] = (Result){.run = &runs[i], .colour = i % REPORT_COLOURS, .eval = &runs[i].evals[k]};
+            results[n++] = (Result){.run = &runs[i], .colour = i % REPORT_COLOURS,
+                                    .eval = &runs[i].evals[k]};
         }
     if (n > 0)
         fprintf(out, "<h2>Masks from prompts</h2>\n<p class=\"note\">Mean IoU in percent over all "

@@ -29,8 +29,9 @@ static void set_text(char **field, const JsonEvent *event)
 
 static void add_score(ReportEval *eval, const char *prompt)
 {
-    eval->scores = mem_grow(eval->scores, &eval->capacity, eval->n_scores + 1, sizeof *eval->scores);
-    ReportScore *score = &eval->scores[eval->n_scores++];
+    int n = eval->n_scores++;
+    eval->scores = mem_grow(eval->scores, &eval->capacity, n + 1, sizeof *eval->scores);
+    ReportScore *score = &eval->scores[n];
     score->prompt = mem_string(prompt);
     for (int i = 0; i < N_AREA_CLASSES; i++) score->percent[i] = NAN;
 }
@@ -169,8 +170,8 @@ static Status read_folder(ReportRun *run)
     TRY(read_evals(run));
     TRY(list_pictures(run));
     if (run->trained || run->n_evals > 0 || run->n_pictures > 0) return OK;
-    return status_fail(E_FILE, "%s: holds neither log.jsonl nor eval*.json nor pictures/*.png; name "
-                       "the folder of a run", run->path);
+    return status_fail(E_FILE, "%s: holds neither log.jsonl nor eval*.json nor pictures/*.png; "
+                       "name the folder of a run", run->path);
 }
 
 Status report_run_open(const char *path, ReportRun *out)
