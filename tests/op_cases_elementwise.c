@@ -1,5 +1,6 @@
 /* Cases of the elementwise and shape ops. See op_cases.h. Rows above 1,024 elements span several of
- * the blocks that vectorised backends work in; some 10,000 elements are enough for several threads. */
+ * the blocks that vectorised backends work in; some 10,000 elements are enough for several
+ * threads. */
 #include "tests/op_cases.h"
 
 #define ADD(title, ...) {.op = OP_ADD, .name = title, .attr.add = {0}, .src = {__VA_ARGS__}}

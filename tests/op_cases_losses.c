@@ -1,5 +1,5 @@
-/* Cases of the losses. See op_cases.h. Masks come in five forms by index: empty, full, a disc with a
- * soft fringe, a thin line, a half plane. */
+/* Cases of the losses. See op_cases.h. Masks come in five forms by index: empty, full, a disc with
+ * a soft fringe, a thin line, a half plane. */
 #include "tests/op_cases.h"
 
 #define MSE(title, scale, ...) \
