@@ -17,6 +17,10 @@
 
 #include "base/memory.h"
 
+/* libarchive sees the mapping in pieces of this size: it counts a block's bytes in 32 bits when it
+ * computes crc32, so a member of more than 4 GB must not come as one block. */
+enum { PIECE_BYTES = 64 << 20 };
+
 typedef struct ZipReader {
     ZipFile *file;
     struct archive *archive;
@@ -96,13 +100,14 @@ static Status expand(ZipReader *reader, ZipMember *member, const void *block, si
     return OK;
 }
 
-/* One block may be used where it lies. If a second one follows, both are put together in memory. */
+/* Blocks that follow each other in the mapping are used there; any others are put together in
+ * memory. */
 static Status take_block(ZipReader *reader, ZipMember *member, const void *block, size_t n_bytes)
 {
-    if (n_bytes == 0) return OK;
-    if (!member->n_bytes && in_mapping(reader->file, block)) {
-        member->data = block;
-        member->n_bytes = n_bytes;
+    bool in_place = !member->copy && in_mapping(reader->file, block);
+    if (in_place && member->n_bytes == 0) member->data = block;
+    if (in_place && (const char *)member->data + member->n_bytes == block) {
+        member->n_bytes += n_bytes;
         return OK;
     }
     if (member->n_bytes && !member->copy) {
@@ -121,7 +126,8 @@ static Status read_data(ZipReader *reader, ZipMember *member)
     int got;
     while ((got = archive_read_data_block(reader->archive, &block, &n_bytes, &offset)) ==
            ARCHIVE_OK) {
-        if (n_bytes && offset != (la_int64_t)member->n_bytes) return refuse_damaged(reader, member);
+        if (n_bytes == 0) continue;
+        if (offset != (la_int64_t)member->n_bytes) return refuse_damaged(reader, member);
         TRY(take_block(reader, member, block, n_bytes));
     }
     return got == ARCHIVE_EOF ? OK : refuse_damaged(reader, member);
@@ -154,7 +160,8 @@ static Status read_members(ZipReader *reader)
     struct archive *archive = reader->archive;
     struct archive_entry *entry;
     archive_read_support_format_zip_seekable(archive);
-    int got = archive_read_open_memory(archive, reader->file->mapping, reader->file->mapping_bytes);
+    int got = archive_read_open_memory2(archive, reader->file->mapping, reader->file->mapping_bytes,
+                                        PIECE_BYTES);
     while (got == ARCHIVE_OK && (got = archive_read_next_header(archive, &entry)) == ARCHIVE_OK)
         TRY(read_member(reader, entry));
     if (got == ARCHIVE_EOF) return OK;

@@ -67,6 +67,27 @@ Test(torch_file, more_members_than_16_bits_count)
     free(names);
 }
 
+/* Longer than the pieces in which the archive is read. */
+Test(torch_file, large_members_are_used_in_place)
+{
+    enum { LARGE_BYTES = 150 << 20 };
+    set_up("torch_large");
+    FileOps ops = quick_ops();
+    char *bytes = mem_alloc(LARGE_BYTES);
+    for (int i = 0; i < LARGE_BYTES; i += 1 << 12) bytes[i] = (char)(i >> 12);
+    const NamedTensor large[] = {{"large", {DT_U8, SHAPE(LARGE_BYTES), bytes}}, sample[3]};
+    TorchFile *file;
+    cr_assert_eq(torch_file_write_with(&ops, path, 2, large), OK, "%s", status_message());
+    cr_assert_eq(torch_file_open(path, &file), OK, "%s", status_message());
+    for (int i = 0; i < 2; i++) {
+        cr_assert(same_tensor(&file->tensors[i], &large[i]));
+        cr_assert_null(file->zip->members[2 + i].copy);
+    }
+    torch_file_close(file);
+    free(bytes);
+    cr_assert_eq(remove(path), 0);
+}
+
 Test(torch_file, refuses_to_write_what_it_could_not_read)
 {
     set_up("torch_bad_write");
@@ -186,6 +207,15 @@ Test(torch_file, state_dicts_in_other_dicts)
     torch_file_close(file);
     file = OPEN("\x80\2}(" NAME("\5", "model") GOOD "u."); /* just a tensor of that name */
     cr_assert_str_eq(file->tensors[0].name, "model");
+    torch_file_close(file);
+}
+
+Test(torch_file, memo_of_protocol_4)
+{
+    set_up("torch_memo");
+    TorchFile *file = OPEN("\x80\4}\x94(\x8c\1w\x94" GOOD "\x94\x8c\1vh\2u.");
+    cr_assert_eq(file->n_tensors, 2);
+    assert_floats(file, 1, SHAPE(2, 3), weight);
     torch_file_close(file);
 }
 
