@@ -7,12 +7,10 @@ packages="
 gcc make libc6-dev
 libdnnl-dev
 libturbojpeg0-dev
-libjpeg-dev
 libyajl-dev
 libarchive-dev
 libyaml-dev
 libpng-dev
-libzstd-dev
 libssl-dev
 zlib1g-dev
 libcriterion-dev

@@ -42,6 +42,8 @@ static const OpCase cases[] = {
     CONV("3x3 without pad", 1, 0, 1, NORMAL(1, 5, 4, 2), NORMAL(3, 3, 3, 2)),
     CONV("3x3 stride 2", 2, 1, 1, NORMAL(2, 7, 8, 3), NORMAL(5, 3, 3, 3), NORMAL(5)),
     CONV("3x3 stride 2, last row unread", 2, 0, 1, NORMAL(1, 8, 6, 2), NORMAL(3, 3, 3, 2)),
+    CONV("3x3 stride 2, 20 channels", 2, 1, 1, NORMAL(2, 8, 9, 20), NORMAL(24, 3, 3, 20)),
+    CONV("5x5 stride 2, 20 channels", 2, 2, 1, NORMAL(1, 9, 8, 20), NORMAL(17, 5, 5, 20)),
     CONV("3x3 on one pixel", 1, 1, 1, NORMAL(1, 1, 1, 3), NORMAL(2, 3, 3, 3), NORMAL(2)),
     CONV("5x5", 1, 2, 1, NORMAL(1, 7, 6, 3), NORMAL(2, 5, 5, 3)),
     CONV("5x5 stride 2", 2, 2, 1, NORMAL(1, 9, 8, 2), NORMAL(3, 5, 5, 2)),
