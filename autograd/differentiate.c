@@ -170,14 +170,14 @@ void pass_differentiate(Graph *graph, ValueId loss, ValueId seed, int n_wanted, 
     memset(gradient, 0, (size_t)n_wanted * sizeof *gradient);
     if (graph->status != OK) return;
     assert(graph->values[loss].region == REGION_STEP && shape_elems(graph->values[loss].shape) == 1);
+    graph->backward = true;
+    const Value *of = &graph->values[loss];
+    if (seed == VALUE_NONE) seed = graph_filled_at(graph, REGION_STEP, 0, of->dtype, of->shape, 1);
     Differentiation d = {.graph = graph, .n_values = graph->n_values,
                          .required = mem_alloc((size_t)graph->n_values * sizeof(bool))};
     for (int i = 0; i < n_wanted; i++) d.required[wanted[i]] = true;
     mark_region(&d, REGION_STEP);
     Level level = {.region = REGION_STEP, .gradient = mem_alloc((size_t)d.n_values * sizeof(ValueId))};
-    graph->backward = true;
-    const Value *of = &graph->values[loss];
-    if (seed == VALUE_NONE) seed = graph_filled_at(graph, REGION_STEP, 0, of->dtype, of->shape, 1);
     level.gradient[loss] = seed;
     differentiate_region(&d, &level);
     graph->backward = false;

@@ -236,7 +236,7 @@ NodeId graph_mutate_at(Graph *graph, OpId op, OpAttr attr, RegionId region, int 
     graph->status = rules_infer(&call);
     if (graph->status != OK) return -1;
     NodeId id = new_node(graph, (Node){.op = op, .attr = attr, .region = region, .n_src = n_src, .n_dst = n_dst});
-    memcpy(graph->nodes[id].src, src, (size_t)n_src * sizeof *src);
+    if (n_src > 0) memcpy(graph->nodes[id].src, src, (size_t)n_src * sizeof *src);
     memcpy(graph->nodes[id].dst, dst, (size_t)n_dst * sizeof *dst);
     graph_insert_item(graph, region, index, (Item){.id = id});
     return id;
