@@ -1,9 +1,11 @@
 /* `retort eval`: how well boxes and clicks give the masks of a data set.
  *
- *   retort eval CONFIG --weights=F --data.root=FOLDER [--prompts=box,click1,click3,click5]
- *               [--select=predicted-iou|first|oracle] [--limit=N] [--out=F.json] [--key=value ..]
+ *   retort eval CONFIG --weights=F --data.root=FOLDER [--coco=F.json]
+ *               [--prompts=box,click1,click3,click5] [--select=predicted-iou|first|oracle]
+ *               [--limit=N] [--out=F.json] [--key=value ..]
  *
- * One image at a time. `box`: the annotation's box. `clickN`: N clicks, each where the prediction
+ * data.root holds SA-1B pairs, or, with --coco, the images of a COCO or LVIS instance file. One
+ * image at a time; annotations of an area below 1 px are left out, crowds are not. `box`: the annotation's box. `clickN`: N clicks, each where the prediction
  * so far is most wrong, all given anew to the model without the earlier mask; the first is made on
  * an empty prediction. A run of five clicks passes through those of one and three.
  *
@@ -24,14 +26,16 @@
 #include "base/memory.h"
 #include "base/text.h"
 #include "data/clicker.h"
+#include "data/coco.h"
 #include "data/json_writer.h"
 #include "train/commands.h"
 #include "train/miou.h"
 #include "train/predictor.h"
 
 static const char usage[] =
-    "retort eval CONFIG --weights=F --data.root=FOLDER [--prompts=box,click1,click3,click5] "
-    "[--select=predicted-iou|first|oracle] [--limit=N] [--out=F.json] [--key=value ..]";
+    "retort eval CONFIG --weights=F --data.root=FOLDER [--coco=F.json] "
+    "[--prompts=box,click1,click3,click5] [--select=predicted-iou|first|oracle] [--limit=N] "
+    "[--out=F.json] [--key=value ..]";
 
 enum {
     GROUP = 32,    /* masks in work at a time, so that memory does not grow with an image's masks */
@@ -51,7 +55,7 @@ typedef struct PromptKind {
 } PromptKind;
 
 typedef struct EvalArgs {
-    const char *config, *weights, *out;
+    const char *config, *weights, *coco, *out;
     Select select;
     int64_t limit; /* images; 0: all */
 } EvalArgs;
@@ -65,7 +69,9 @@ typedef struct Eval {
     Options options;
     Recipe recipe;
     Predictor *predictor;
-    Source *source;
+    Source *source; /* of SA-1B, or NULL */
+    Coco *coco;     /* or NULL */
+    int64_t n_listed; /* images */
     ImageReader reader;
     Annotations annotations;
     ImageSize size; /* of the present image, px */
@@ -238,10 +244,19 @@ static Status eval_masks(Eval *e, Group *group)
     return OK;
 }
 
+static Status read_annotations(Eval *e, int64_t index)
+{
+    if (e->coco) return coco_annotations(e->coco, index, &e->annotations);
+    return annotations_read(source_mask_path(e->source, index), &e->annotations);
+}
+
 static Status eval_image(Eval *e, int64_t index, Group *group)
 {
-    const char *path = source_image_path(e->source, index);
-    TRY(annotations_read(source_mask_path(e->source, index), &e->annotations));
+    const char *path = e->coco ? coco_image_path(e->coco, index)
+                               : source_image_path(e->source, index);
+    TRY(read_annotations(e, index));
+    e->n_images++;
+    if (e->annotations.n_items == 0) return OK;
     TRY(image_read(&e->reader, path, 0));
     e->size = image_full_size(&e->reader);
     if (e->size.height != e->annotations.height || e->size.width != e->annotations.width)
@@ -252,9 +267,7 @@ static Status eval_image(Eval *e, int64_t index, Group *group)
     TRY(buffer_reserve(&e->truth, n_px));
     TRY(buffer_reserve(&e->prediction, n_px));
     TRY(predictor_set_image(e->predictor, &e->reader));
-    TRY(eval_masks(e, group));
-    e->n_images++;
-    return OK;
+    return eval_masks(e, group);
 }
 
 static Status eval_all(Eval *e)
@@ -262,12 +275,11 @@ static Status eval_all(Eval *e)
     Group *group = mem_alloc(sizeof *group);
     time_t reported = time(NULL);
     Status status = OK;
-    for (int64_t i = 0; i < source_size(e->source) && status == OK; i++) {
+    for (int64_t i = 0; i < e->n_listed && status == OK; i++) {
         status = eval_image(e, i, group);
         if (time(NULL) - reported < PROGRESS_SECONDS) continue;
         reported = time(NULL);
-        fprintf(stderr, "image %lld of %lld\n", (long long)i + 1,
-                (long long)source_size(e->source));
+        fprintf(stderr, "image %lld of %lld\n", (long long)i + 1, (long long)e->n_listed);
     }
     free(group);
     return status;
@@ -308,6 +320,7 @@ static Status write_results(const Eval *e)
     json_writer_text(writer, "weights", e->args.weights);
     json_writer_text(writer, "weights_sha256", sha256);
     json_writer_text(writer, "data", e->options.data_root);
+    if (e->coco) json_writer_text(writer, "annotations", e->args.coco);
     json_writer_integer(writer, "images", e->n_images);
     json_writer_text(writer, "select", select_names[e->args.select]);
     json_writer_text(writer, "unit", "mean IoU in percent");
@@ -362,16 +375,26 @@ static Status parse_args(Args *args, Eval *e)
     TRY(parse_kinds(e, args_flag(args, "prompts")));
     TRY(parse_select(args_flag(args, "select"), &e->args.select));
     TRY(args_int(args, "limit", 0, 1, INT64_MAX, &e->args.limit));
+    e->args.coco = args_flag(args, "coco");
     e->args.out = args_flag(args, "out");
     return options_load(e->args.config, args->n, args->words, &e->options);
 }
 
+static Status open_data(Eval *e)
+{
+    const char *root = e->options.data_root;
+    if (root[0] == '\0')
+        return status_fail(E_CONFIG, "data.root is not set; name the folder of the images");
+    if (e->args.coco) TRY(coco_open(e->args.coco, root, &e->coco));
+    else TRY(source_open(root, true, &e->source));
+    e->n_listed = e->coco ? coco_size(e->coco) : source_size(e->source);
+    if (e->args.limit > 0 && e->args.limit < e->n_listed) e->n_listed = e->args.limit;
+    return OK;
+}
+
 static Status open_all(Eval *e)
 {
-    if (e->options.data_root[0] == '\0')
-        return status_fail(E_CONFIG, "data.root is not set; name a folder of images and masks");
-    TRY(source_open(e->options.data_root, true, &e->source));
-    if (e->args.limit > 0) source_limit(e->source, e->args.limit);
+    TRY(open_data(e));
     TRY(image_reader_open(&e->reader));
     TRY(predictor_open(&e->options, e->args.weights, PROMPTS_AT_ONCE, &e->recipe, &e->predictor));
     size_t n = GROUP * (size_t)n_candidates(e), lowres = (size_t)predictor_lowres(e->predictor);
@@ -399,6 +422,7 @@ Status command_eval(Args *args)
     predictor_destroy(e->predictor);
     recipe_close(&e->recipe);
     source_close(e->source);
+    coco_close(e->coco);
     image_reader_close(&e->reader);
     annotations_free(&e->annotations);
     clicker_free(&e->clicker);
