@@ -210,8 +210,8 @@ Test(model, bad_configs_are_refused)
 {
     expect_refusal("grid:", "gird:", "grid"); /* unknown key, missing key */
     expect_refusal("  kind: efficientvit", "  kind: resnet", "efficientvit, vit");
-    expect_refusal("heads: 8", "heads: 7", "do not divide");
-    expect_refusal("heads: 8", "heads: 8\n  haeds: 8", "haeds"); /* unknown key, nothing missing */
+    expect_refusal("heads: 4", "heads: 7", "do not divide");
+    expect_refusal("heads: 4", "heads: 4\n  haeds: 8", "haeds"); /* unknown key, nothing missing */
     expect_refusal("inputs: [4, 3, 2]", "inputs: [5, 3, 2]", "inputs");
     expect_refusal("image_size: 128", "image_size: 120", "image_size");
     expect_refusal("aggregation_kernel: 5", "aggregation_kernel: 4", "even");

@@ -27,24 +27,29 @@ static void expect_refused(const ProgramResult *result, const char *part, const 
 {
     const char *message = program_error(result);
     cr_expect_eq(result->code, 1, "%s", message);
-    cr_expect(strstr(message, part) && strstr(message, other_part), "got: %s\nwanted: %s .. %s", message, part, other_part);
+    cr_expect(strstr(message, part) && strstr(message, other_part), "got: %s\nwanted: %s .. %s",
+              message, part, other_part);
 }
 
-/* f16 keeps 11 bits of an embedding; of a mean of squares over 65,536 values less than 1e-4 is left of that. */
+/* f16 keeps 11 bits of an embedding; of a mean of squares over 65,536 values less than 1e-4 is left
+ * of that. */
 static void check_losses(const char *scenes, const char *root, const char *extra)
 {
     double beside[N_STEPS], files[N_STEPS];
     char folder[2][200];
     snprintf(folder[0], sizeof folder[0], "%s/beside", root);
     snprintf(folder[1], sizeof folder[1], "%s/files", root);
-    program_succeed(TINY_DISTILL " --data.root=%s --run.dir=%s --train.steps=%d %s", scenes, folder[0], N_STEPS, extra);
-    program_succeed(TINY_DISTILL " --data.root=%s --run.dir=%s --train.steps=%d %s --teacher.embeddings=%s/embeddings",
-                    scenes, folder[1], N_STEPS, extra, root);
+    program_succeed(TINY_DISTILL " --data.root=%s --run.dir=%s --train.steps=%d %s", scenes,
+                    folder[0], N_STEPS, extra);
+    program_succeed(
+        TINY_DISTILL
+        " --data.root=%s --run.dir=%s --train.steps=%d %s --teacher.embeddings=%s/embeddings",
+        scenes, folder[1], N_STEPS, extra, root);
     cr_assert_eq(log_column(folder[0], "loss", N_STEPS, beside), N_STEPS);
     cr_assert_eq(log_column(folder[1], "loss", N_STEPS, files), N_STEPS);
     for (int s = 0; s < N_STEPS; s++)
-        cr_expect_lt(fabs(beside[s] - files[s]), 1e-4 * beside[s], "step %d: %.9g beside, %.9g from files", s, beside[s],
-                     files[s]);
+        cr_expect_lt(fabs(beside[s] - files[s]), 1e-4 * beside[s],
+                     "step %d: %.9g beside, %.9g from files", s, beside[s], files[s]);
 }
 
 Test(teach, files_are_the_teacher, .timeout = 300)
@@ -61,7 +66,8 @@ Test(teach, files_are_the_teacher_on_a_large_photo, .timeout = 300)
     char data[256], unused[192];
     SKIP_WITHOUT("data/sa1b/pairs", data);
     const char *root = make_place("teach_photo", unused);
-    program_succeed(TINY_TEACH " --data.root=%s --out=%s/embeddings --data.decode_margin=1", data, root);
+    program_succeed(TINY_TEACH " --data.root=%s --out=%s/embeddings --data.decode_margin=1", data,
+                    root);
     check_losses(data, root, "--train.batch=1 --data.decode_margin=1");
 }
 
@@ -71,7 +77,8 @@ Test(teach, a_killed_run_goes_on, .timeout = 300)
     const char *root = make_place("teach_again", scenes);
     const char *form = TINY_TEACH " --data.root=%s --out=%s/embeddings %s";
     cr_expect(strstr(program_succeed(form, scenes, root, "")->err, "shard 0: images 0 to 4 of 5"));
-    cr_expect(!strstr(program_succeed(form, scenes, root, "")->err, "shard 0:"), "the shard was made again");
+    cr_expect(!strstr(program_succeed(form, scenes, root, "")->err, "shard 0:"),
+              "the shard was made again");
 }
 
 Test(teach, embeddings_of_something_else_are_refused, .timeout = 300)
@@ -80,16 +87,22 @@ Test(teach, embeddings_of_something_else_are_refused, .timeout = 300)
     const char *root = make_place("teach_other", scenes);
     const char *teach = TINY_TEACH " --data.root=%s --out=%s/embeddings %s";
     program_succeed(teach, scenes, root, "--data.flip=0 --data.limit=3");
-    expect_refused(program_run(teach, scenes, root, "--data.flip=0"), "embeddings_00000.safetensors", "holds 3 views");
-    expect_refused(program_run(teach, scenes, root, "--data.flip=0 --data.limit=3 --seed=7"), "embeddings_00000.safetensors",
-                   "another teacher");
+    expect_refused(program_run(teach, scenes, root, "--data.flip=0"),
+                   "embeddings_00000.safetensors", "holds 3 views");
+    expect_refused(program_run(teach, scenes, root, "--data.flip=0 --data.limit=3 --seed=7"),
+                   "embeddings_00000.safetensors", "another teacher");
 
-    const char *distill = TINY_DISTILL " --data.root=%s --teacher.embeddings=%s/embeddings --train.steps=2 %s --run.dir=%s/run%d";
-    expect_refused(program_run(distill, scenes, root, "--data.flip=0 --data.limit=3 --seed=7", root, 1),
-                   "of another teacher", "random seed 0");
-    expect_refused(program_run(distill, scenes, root, "--data.limit=3", root, 2), "only unflipped views", "data.flip=0");
-    expect_refused(program_run(distill, scenes, root, "--data.flip=0", root, 3), ": no view ", "run retort teach");
-    expect_refused(program_run(distill, scenes, root, "--data.flip=0 --teacher.embeddings=build/tmp/nowhere", root, 4),
+    const char *distill = TINY_DISTILL
+        " --data.root=%s --teacher.embeddings=%s/embeddings --train.steps=2 %s --run.dir=%s/run%d";
+    expect_refused(
+        program_run(distill, scenes, root, "--data.flip=0 --data.limit=3 --seed=7", root, 1),
+        "of another teacher", "random seed 0");
+    expect_refused(program_run(distill, scenes, root, "--data.limit=3", root, 2),
+                   "only unflipped views", "data.flip=0");
+    expect_refused(program_run(distill, scenes, root, "--data.flip=0", root, 3), ": no view ",
+                   "run retort teach");
+    expect_refused(program_run(distill, scenes, root,
+                               "--data.flip=0 --teacher.embeddings=build/tmp/nowhere", root, 4),
                    "build/tmp/nowhere", "no embeddings_00000.safetensors");
 }
 
@@ -99,9 +112,12 @@ static void write_other_size(const char *path)
     char *text = file_text(TINY_TEACHER);
     FILE *file = fopen(path, "w");
     for (char *rest = text, *line; (line = strsep(&rest, "\n"));)
-        if (strncmp(line, "image_size:", 11) == 0) fputs("image_size: 128\n", file);
-        else if (strstr(line, "patch:")) fputs("  patch: 8\n", file);
-        else fprintf(file, "%s\n", line);
+        if (strncmp(line, "image_size:", 11) == 0)
+            fputs("image_size: 256\n", file);
+        else if (strstr(line, "patch:"))
+            fputs("  patch: 16\n", file);
+        else
+            fprintf(file, "%s\n", line);
     fclose(file);
     free(text);
 }
@@ -110,23 +126,32 @@ Test(teach, another_size_is_refused, .timeout = 300)
 {
     char scenes[192], other[300];
     const char *root = make_place("teach_size", scenes);
-    snprintf(other, sizeof other, "%s/teacher_128.yaml", root);
+    snprintf(other, sizeof other, "%s/teacher_256.yaml", root);
     write_other_size(other);
-    program_succeed(TINY_TEACH " --teacher.model=%s --data.root=%s --out=%s/embeddings", other, scenes, root);
-    expect_refused(program_run(TINY_DISTILL " --data.root=%s --teacher.embeddings=%s/embeddings --train.steps=2 "
-                               "--run.dir=%s/run", scenes, root, root), "made at 128 px", "sam_tiny sees 256");
+    program_succeed(TINY_TEACH " --teacher.model=%s --data.root=%s --out=%s/embeddings", other,
+                    scenes, root);
+    expect_refused(program_run(TINY_DISTILL
+                               " --data.root=%s --teacher.embeddings=%s/embeddings --train.steps=2 "
+                               "--run.dir=%s/run",
+                               scenes, root, root),
+                   "made at 256 px", "sam_tiny sees 128");
 }
 
 /* ---- what distillation leaves ---- */
 
-static bool starts_with(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
+static bool starts_with(const char *text, const char *prefix)
+{
+    return strncmp(text, prefix, strlen(prefix)) == 0;
+}
 
-/* The teacher as weights: the end of a fine-tuning of length 1 with a learning rate of 0 from the seed that
- * "random" stands for. */
+/* The teacher as weights: the end of a fine-tuning of length 1 with a learning rate of 0 from the
+ * seed that "random" stands for. */
 static void write_teacher(const char *scenes, const char *root)
 {
-    program_succeed("finetune --model=" TINY_TEACHER " --seed=1 --optim.lr=0 --train.steps=1 --train.batch=1 "
-                    "--data.masks_per_image=1 --run.threads=1 --data.root=%s --run.dir=%s/teacher", scenes, root);
+    program_succeed("finetune --model=" TINY_TEACHER
+                    " --seed=1 --optim.lr=0 --train.steps=1 --train.batch=1 "
+                    "--data.masks_per_image=1 --run.threads=1 --data.root=%s --run.dir=%s/teacher",
+                    scenes, root);
 }
 
 static void check_result(const char *path, const char *teacher_path)
@@ -137,11 +162,14 @@ static void check_result(const char *path, const char *teacher_path)
     int n_adopted = 0;
     for (int i = 0; i < result->n_tensors; i++) {
         const char *name = result->tensors[i].name;
-        cr_expect(!starts_with(name, "exp_avg") && !starts_with(name, "step.") && !starts_with(name, "ema."), "%s", name);
+        cr_expect(!starts_with(name, "exp_avg") && !starts_with(name, "step.") &&
+                      !starts_with(name, "ema."),
+                  "%s", name);
         if (!starts_with(name, "prompt_encoder.") && !starts_with(name, "mask_decoder.")) continue;
         const Tensor *mine = &result->tensors[i].tensor, *wanted = safetensors_find(teacher, name);
         cr_assert_not_null(wanted, "the teacher has no %s", name);
-        cr_expect(shape_equal(mine->shape, wanted->shape) && memcmp(mine->data, wanted->data, tensor_bytes(mine)) == 0,
+        cr_expect(shape_equal(mine->shape, wanted->shape) &&
+                      memcmp(mine->data, wanted->data, tensor_bytes(mine)) == 0,
                   "%s is not the teacher's", name);
         n_adopted++;
     }
@@ -157,16 +185,22 @@ Test(teach, distillation_leaves_a_complete_sam, .timeout = 300)
     const char *root = make_place("teach_result", scenes);
     write_teacher(scenes, root);
     snprintf(teacher, sizeof teacher, "%s/teacher/model.safetensors", root);
-    program_succeed(TINY_TEACH " --teacher.weights=%s --data.root=%s --out=%s/embeddings", teacher, scenes, root);
+    program_succeed(TINY_TEACH " --teacher.weights=%s --data.root=%s --out=%s/embeddings", teacher,
+                    scenes, root);
     for (int files = 0; files < 2; files++) {
         char from_files[300] = "";
-        if (files) snprintf(from_files, sizeof from_files, "--teacher.embeddings=%s/embeddings", root);
-        program_succeed(TINY_DISTILL " --teacher.weights=%s --data.root=%s --train.steps=2 --run.dir=%s/distill%d %s", teacher,
-                        scenes, root, files, from_files);
+        if (files)
+            snprintf(from_files, sizeof from_files, "--teacher.embeddings=%s/embeddings", root);
+        program_succeed(
+            TINY_DISTILL
+            " --teacher.weights=%s --data.root=%s --train.steps=2 --run.dir=%s/distill%d %s",
+            teacher, scenes, root, files, from_files);
         snprintf(result, sizeof result, "%s/distill%d/model.safetensors", root, files);
         check_result(result, teacher);
-        const ProgramResult *tuned = program_succeed(TINY_FINETUNE " --init.weights=%s --data.root=%s --train.steps=1 "
-                                                     "--run.dir=%s/finetune%d", result, scenes, root, files);
+        const ProgramResult *tuned = program_succeed(
+            TINY_FINETUNE " --init.weights=%s --data.root=%s --train.steps=1 "
+                          "--run.dir=%s/finetune%d",
+            result, scenes, root, files);
         cr_expect(strstr(tuned->err, " 0 missing, 0 unexpected"), "%s", tuned->err);
     }
 }
