@@ -1,7 +1,7 @@
 /* Allocators that count and pass on to the C library's. See alloc_count.h.
  *
- * Must hold: nothing here allocates, and nothing is looked up while counting: the address ranges of all loaded
- * objects are noted at the first mark. */
+ * Must hold: nothing here allocates, and nothing is looked up while counting: the address ranges of
+ * all loaded objects are noted at the first mark. */
 #include "tests/alloc_count.h"
 
 #include <errno.h>
@@ -62,8 +62,8 @@ static int note_object(struct dl_phdr_info *info, size_t size, void *context)
         const ElfW(Phdr) *part = &info->dlpi_phdr[i];
         if (part->p_type != PT_LOAD) continue;
         uintptr_t first = info->dlpi_addr + part->p_vaddr;
-        ranges[n_ranges++] = (Range){first, first + part->p_memsz, info->dlpi_addr, owner_of(info->dlpi_name),
-                                     info->dlpi_name};
+        ranges[n_ranges++] = (Range){first, first + part->p_memsz, info->dlpi_addr,
+                                     owner_of(info->dlpi_name), info->dlpi_name};
     }
     return 0;
 }
@@ -78,18 +78,21 @@ static void count(const void *caller, size_t n_bytes)
     atomic_fetch_add(&n_calls[found.owner], 1);
     if (found.owner == OWNER_PROGRAM) atomic_store(&program_at, at - found.base);
     if (found.owner == OWNER_OTHER) atomic_store(&other_name, found.name);
-    if (found.owner == OWNER_ENGINE && n_bytes > atomic_load(&largest)) atomic_store(&largest, n_bytes);
+    if (found.owner == OWNER_ENGINE && n_bytes > atomic_load(&largest))
+        atomic_store(&largest, n_bytes);
 }
 
 static void *keep(void *memory)
 {
-    if (memory && atomic_load(&counting)) atomic_fetch_add(&kept, (long long)malloc_usable_size(memory));
+    if (memory && atomic_load(&counting))
+        atomic_fetch_add(&kept, (long long)malloc_usable_size(memory));
     return memory;
 }
 
 static void drop(void *memory)
 {
-    if (memory && atomic_load(&counting)) atomic_fetch_sub(&kept, (long long)malloc_usable_size(memory));
+    if (memory && atomic_load(&counting))
+        atomic_fetch_sub(&kept, (long long)malloc_usable_size(memory));
 }
 
 void *malloc(size_t bytes)
@@ -156,10 +159,13 @@ void alloc_count_stop(void) { atomic_store(&counting, false); }
 
 AllocCount alloc_count_total(void)
 {
-    return (AllocCount){
-        .program = atomic_load(&n_calls[OWNER_PROGRAM]), .engine = atomic_load(&n_calls[OWNER_ENGINE]),
-        .other = atomic_load(&n_calls[OWNER_OTHER]), .largest = atomic_load(&largest), .kept = atomic_load(&kept),
-        .program_at = atomic_load(&program_at), .other_name = atomic_load(&other_name)};
+    return (AllocCount){.program = atomic_load(&n_calls[OWNER_PROGRAM]),
+                        .engine = atomic_load(&n_calls[OWNER_ENGINE]),
+                        .other = atomic_load(&n_calls[OWNER_OTHER]),
+                        .largest = atomic_load(&largest),
+                        .kept = atomic_load(&kept),
+                        .program_at = atomic_load(&program_at),
+                        .other_name = atomic_load(&other_name)};
 }
 
 #endif

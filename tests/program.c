@@ -33,7 +33,8 @@ static const ProgramResult *run(const char *format, va_list args)
     int status = system(command);
     free(last.out);
     free(last.err);
-    last = (ProgramResult){.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status)};
+    last = (ProgramResult){.code = WIFEXITED(status) ? WEXITSTATUS(status)
+                                                     : 128 + WTERMSIG(status)};
     last.out = file_text(out);
     last.err = file_text(err);
     unlink(out);
@@ -77,8 +78,8 @@ int log_column(const char *folder, const char *key, int room, double *values)
     int n = 0;
     for (char *line; (line = strsep(&rest, "\n")) && *line; n++) {
         const char *at = strstr(line, wanted);
-        cr_assert(at && n < room && sscanf(at + strlen(wanted), "%lf", &values[n]) == 1, "%s, line %d: no %s in %s", path,
-                  n + 1, key, line);
+        cr_assert(at && n < room && sscanf(at + strlen(wanted), "%lf", &values[n]) == 1,
+                  "%s, line %d: no %s in %s", path, n + 1, key, line);
     }
     free(text);
     return n;
@@ -88,7 +89,8 @@ int log_column(const char *folder, const char *key, int room, double *values)
 
 static bool same_tensor(const Tensor *a, const Tensor *b)
 {
-    return b && a->dtype == b->dtype && shape_equal(a->shape, b->shape) && memcmp(a->data, b->data, tensor_bytes(a)) == 0;
+    return b && a->dtype == b->dtype && shape_equal(a->shape, b->shape) &&
+           memcmp(a->data, b->data, tensor_bytes(a)) == 0;
 }
 
 bool same_tensors(const char *path_a, const char *path_b, char *why, size_t why_bytes)
@@ -97,10 +99,12 @@ bool same_tensors(const char *path_a, const char *path_b, char *why, size_t why_
     cr_assert_eq(safetensors_open(path_a, &a), OK, "%s", status_message());
     cr_assert_eq(safetensors_open(path_b, &b), OK, "%s", status_message());
     bool same = a->n_tensors == b->n_tensors;
-    snprintf(why, why_bytes, "%s holds %d tensors, %s %d", path_a, a->n_tensors, path_b, b->n_tensors);
+    snprintf(why, why_bytes, "%s holds %d tensors, %s %d", path_a, a->n_tensors, path_b,
+             b->n_tensors);
     for (int i = 0; i < a->n_tensors && same; i++) {
         same = same_tensor(&a->tensors[i].tensor, safetensors_find(b, a->tensors[i].name));
-        if (!same) snprintf(why, why_bytes, "%s and %s differ in %s", path_a, path_b, a->tensors[i].name);
+        if (!same)
+            snprintf(why, why_bytes, "%s and %s differ in %s", path_a, path_b, a->tensors[i].name);
     }
     safetensors_close(a);
     safetensors_close(b);

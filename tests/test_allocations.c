@@ -1,11 +1,13 @@
-/* A step computes in memory that was planned: after the first one, feeding inputs and running the graph call no
- * allocator, on the main thread or on OpenMP's.
+/* A step computes in memory that was planned: after the first one, feeding inputs and running the
+ * graph call no allocator, on the main thread or on OpenMP's.
  *
- * The training loop itself runs here, with marks set around its calls of feed_batch and exec_run (the linker's
- * --wrap). Samples are decoded by the main thread outside the marks (data.threads=0), so that only compute
- * threads are counted. Two libraries allocate inside every call, with no way to avoid it: oneDNN's C interface
- * builds a map of arguments for each execution of a primitive, and GNU OpenMP makes a team for each parallel
- * region of one thread. That is allowed while it is small and freed again. */
+ * The training loop itself runs here, with marks set around its calls of feed_batch and exec_run
+ * (the linker's
+ * --wrap). Samples are decoded by the main thread outside the marks (data.threads=0), so that only
+ * compute threads are counted. Two libraries allocate inside every call, with no way to avoid it:
+ * oneDNN's C interface builds a map of arguments for each execution of a primitive, and GNU OpenMP
+ * makes a team for each parallel region of one thread. That is allowed while it is small and freed
+ * again. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,8 +54,16 @@ static void train(StepKind kind, const char *name, int n_more, char *const *more
     make_scenes(scenes, 5, 5);
     snprintf(data, sizeof data, "--data.root=%s", scenes);
     snprintf(run, sizeof run, "--run.dir=%s/run", root);
-    char *words[32] = {"--model=" TINY_STUDENT, "--train.batch=2", "--train.steps=4", "--data.threads=0",
-                       "--data.masks_per_image=5", "--run.mask_chunk=3", "--run.threads=2", "--optim.ema_decay=0.9", data, run};
+    char *words[32] = {"--model=" TINY_STUDENT,
+                       "--train.batch=2",
+                       "--train.steps=4",
+                       "--data.threads=0",
+                       "--data.masks_per_image=5",
+                       "--run.mask_chunk=3",
+                       "--run.threads=2",
+                       "--optim.ema_decay=0.9",
+                       data,
+                       run};
     int n = 10;
     for (int i = 0; i < n_more; i++) words[n++] = more[i];
     Options options;
@@ -67,10 +77,13 @@ static void check(void)
     AllocCount count = alloc_count_total();
     cr_assert_eq(n_runs, N_STEPS);
     cr_assert_eq(n_fed, N_STEPS);
-    cr_expect_eq(count.program, 0, "%ld allocations by the program, the last at 0x%zx", count.program, count.program_at);
-    cr_expect_eq(count.other, 0, "%ld allocations by libraries, the last by %s", count.other, count.other_name);
+    cr_expect_eq(count.program, 0, "%ld allocations by the program, the last at 0x%zx",
+                 count.program, count.program_at);
+    cr_expect_eq(count.other, 0, "%ld allocations by libraries, the last by %s", count.other,
+                 count.other_name);
     cr_expect_gt(count.engine, 0, "nothing was counted");
-    cr_expect_lt(count.largest, (size_t)SMALL_BYTES, "oneDNN or OpenMP allocated %zu bytes at once", count.largest);
+    cr_expect_lt(count.largest, (size_t)SMALL_BYTES, "oneDNN or OpenMP allocated %zu bytes at once",
+                 count.largest);
     cr_expect_eq(count.kept, 0, "%lld bytes were kept", count.kept);
 }
 

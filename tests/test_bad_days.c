@@ -1,5 +1,5 @@
-/* What a user's bad day looks like: each ends in one line that says what is wrong and where, an exit code that is
- * not 0, and the checkpoint of before still there. */
+/* What a user's bad day looks like: each ends in one line that says what is wrong and where, an
+ * exit code that is not 0, and the checkpoint of before still there. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <math.h>
@@ -50,13 +50,15 @@ static void expect_refused(const ProgramResult *result, const char *const *parts
     const char *message = program_error(result);
     cr_expect_eq(result->code, 1, "exit code %d: %s", result->code, message);
     cr_expect_eq(strncmp(message, "retort ", 7), 0, "%s", message);
-    for (; *parts; parts++) cr_expect(strstr(message, *parts), "got: %s\nwanted in it: %s", message, *parts);
+    for (; *parts; parts++)
+        cr_expect(strstr(message, *parts), "got: %s\nwanted in it: %s", message, *parts);
 }
 
 static const ProgramResult *finetune(const char *more)
 {
-    return program_run(TINY_FINETUNE " --data.root=%s --run.dir=%s --train.steps=2 --optim.schedule=constant %s", scenes,
-                       run, more);
+    return program_run(TINY_FINETUNE
+                       " --data.root=%s --run.dir=%s --train.steps=2 --optim.schedule=constant %s",
+                       scenes, run, more);
 }
 
 static void start_run(void)
@@ -82,12 +84,14 @@ Test(bad_days, data_that_is_not_there, .timeout = 120)
     EXPECT_REFUSED(finetune("--data.root=build/tmp/nowhere"), "build/tmp/nowhere", "No such file");
     char empty[200];
     test_folder("bad_data/empty", empty, sizeof empty);
-    EXPECT_REFUSED(finetune("--data.root=build/tmp/bad_data/empty"), "build/tmp/bad_data/empty", "no sample");
+    EXPECT_REFUSED(finetune("--data.root=build/tmp/bad_data/empty"), "build/tmp/bad_data/empty",
+                   "no sample");
     cr_expect_neq(access(run, F_OK), 0, "a run that never started left a folder");
 }
 
 /* Breaks one sample under a run of 2 steps, goes on with all of the epoch, and mends it again. */
-static void check_broken_sample(const char *name, const char *ending, const char *content, const char *part)
+static void check_broken_sample(const char *name, const char *ending, const char *content,
+                                const char *part)
 {
     make_place(name);
     start_run();
@@ -101,8 +105,8 @@ static void check_broken_sample(const char *name, const char *ending, const char
     else
         for (int i = 0; i < 2; i++) cr_assert_eq(truncate(broken[i], 2000), 0);
     const ProgramResult *result = finetune("--run.resume=auto --train.steps=6");
-    cr_expect(strstr(program_error(result), broken[0]) || strstr(program_error(result), broken[1]), "%s",
-              program_error(result));
+    cr_expect(strstr(program_error(result), broken[0]) || strstr(program_error(result), broken[1]),
+              "%s", program_error(result));
     EXPECT_REFUSED(result, part);
     make_scenes(scenes, N_IMAGES, N_MASKS);
     expect_good_checkpoint();
@@ -115,15 +119,18 @@ Test(bad_days, a_truncated_jpeg, .timeout = 120)
 
 Test(bad_days, json_without_annotations, .timeout = 120)
 {
-    check_broken_sample("bad_json", "json", "{\"image\": {\"width\": 200, \"height\": 200}, \"annotations\": []}",
+    check_broken_sample("bad_json", "json",
+                        "{\"image\": {\"width\": 200, \"height\": 200}, \"annotations\": []}",
                         "no annotation");
 }
 
 Test(bad_days, runs_that_do_not_fill_the_mask, .timeout = 120)
 {
     check_broken_sample("bad_runs", "json",
-                        "{\"annotations\": [{\"bbox\": [0, 0, 2, 2], \"area\": 9, \"segmentation\": {\"size\": [200, 180], "
-                        "\"counts\": [100, 9, 35892]}}]}", "annotation 0: the 3 runs sum to 36001 px");
+                        "{\"annotations\": [{\"bbox\": [0, 0, 2, 2], \"area\": 9, "
+                        "\"segmentation\": {\"size\": [200, 180], "
+                        "\"counts\": [100, 9, 35892]}}]}",
+                        "annotation 0: the 3 runs sum to 36001 px");
 }
 
 /* ---- options and models ---- */
@@ -131,10 +138,12 @@ Test(bad_days, runs_that_do_not_fill_the_mask, .timeout = 120)
 Test(bad_days, options, .timeout = 120)
 {
     make_place("bad_options");
-    EXPECT_REFUSED(finetune("--optim.learning_rate=1"), "command line", "optim.learning_rate", "nearest known");
+    EXPECT_REFUSED(finetune("--optim.learning_rate=1"), "command line", "optim.learning_rate",
+                   "nearest known");
     EXPECT_REFUSED(finetune("--optim.lrr=1"), "unknown option 'optim.lrr'", "'optim.lr'");
     EXPECT_REFUSED(finetune("--optim.lr=11"), "optim.lr: 11", "wanted 0 to 10");
-    EXPECT_REFUSED(finetune("--train.batch=3 --train.micro_batch=2"), "train.micro_batch=2 must divide train.batch=3");
+    EXPECT_REFUSED(finetune("--train.batch=3 --train.micro_batch=2"),
+                   "train.micro_batch=2 must divide train.batch=3");
     EXPECT_REFUSED(finetune("--run.dir="), "run.dir is not given");
     const char *config = in(root, "config.yaml");
     write_text(config, "train:\n  batch: 2\n  batches: 3\n");
@@ -146,12 +155,15 @@ Test(bad_days, a_student_that_does_not_fit_its_teacher, .timeout = 120)
 {
     make_place("bad_student");
     EXPECT_REFUSED(program_run(TINY_DISTILL " --data.root=%s --run.dir=%s --train.steps=1 "
-                               "--teacher.model=configs/models/sam_vit_b.yaml", scenes, run),
-                   "sam_vit_b gives an embedding of 256x64x64", "efficientvit_sam_tiny one of 128x16x16");
+                                            "--teacher.model=configs/models/sam_vit_b.yaml",
+                               scenes, run),
+                   "sam_vit_b gives an embedding of 256x64x64",
+                   "efficientvit_sam_tiny one of 128x16x16");
     cr_expect_neq(access(run, F_OK), 0, "a run that never started left a folder");
 }
 
-/* The reference computes in f32 only; on a processor without bf16 the other backend refuses it, too. */
+/* The reference computes in f32 only; on a processor without bf16 the other backend refuses it,
+ * too. */
 Test(bad_days, a_precision_that_the_backend_lacks, .timeout = 120)
 {
     make_place("bad_precision");
@@ -180,7 +192,8 @@ static Weights take_weights(void)
 {
     start_run();
     Weights w = {0};
-    cr_assert_eq(safetensors_open(in(run, "model.safetensors"), &w.file), OK, "%s", status_message());
+    cr_assert_eq(safetensors_open(in(run, "model.safetensors"), &w.file), OK, "%s",
+                 status_message());
     w.n = w.file->n_tensors;
     w.tensors = mem_alloc((size_t)(w.n + 1) * sizeof *w.tensors);
     memcpy(w.tensors, w.file->tensors, (size_t)w.n * sizeof *w.tensors);
@@ -209,17 +222,22 @@ Test(bad_days, weights_that_do_not_fit, .timeout = 120)
 {
     make_place("bad_weights");
     Weights w = take_weights();
-    EXPECT_REFUSED(start_from(&w, w.n - 1), "damaged.safetensors", w.tensors[w.n - 1].name, "is missing");
+    EXPECT_REFUSED(start_from(&w, w.n - 1), "damaged.safetensors", w.tensors[w.n - 1].name,
+                   "is missing");
 
     float value = 1;
-    w.tensors[w.n] = (NamedTensor){"mask_decoder.extra", {.dtype = DT_F32, .shape = SHAPE(1), .data = &value}};
-    EXPECT_REFUSED(start_from(&w, w.n + 1), "damaged.safetensors", "mask_decoder.extra is not part of the model");
+    w.tensors[w.n] = (NamedTensor){"mask_decoder.extra",
+                                   {.dtype = DT_F32, .shape = SHAPE(1), .data = &value}};
+    EXPECT_REFUSED(start_from(&w, w.n + 1), "damaged.safetensors",
+                   "mask_decoder.extra is not part of the model");
 
     NamedTensor *one = tensor_named(&w, "mask_decoder.iou_token.weight"), before = *one;
     one->tensor.shape = SHAPE(128, 1);
-    EXPECT_REFUSED(start_from(&w, w.n), "damaged.safetensors", "mask_decoder.iou_token.weight", "got shape 128,1, wanted 1,128");
+    EXPECT_REFUSED(start_from(&w, w.n), "damaged.safetensors", "mask_decoder.iou_token.weight",
+                   "got shape 128,1, wanted 1,128");
     *one = before;
-    const ProgramResult *result = start_from(&w, w.n); /* the folder of the failed starts is still free */
+    const ProgramResult *result = start_from(
+        &w, w.n); /* the folder of the failed starts is still free */
     cr_expect_eq(result->code, 0, "%s", result->err);
 }
 
@@ -237,17 +255,20 @@ Test(bad_days, numbers_that_are_none, .timeout = 120)
 {
     make_place("bad_numbers");
     Weights w = take_weights();
-    NamedTensor *conv = tensor_named(&w, "image_encoder.neck.input_ops.1.op_list.0.conv.weight"), before = *conv;
+    NamedTensor *conv = tensor_named(&w, "image_encoder.neck.input_ops.1.op_list.0.conv.weight"),
+                before = *conv;
     poison(conv, NAN);
     const ProgramResult *result = start_from(&w, w.n);
-    EXPECT_REFUSED(result, "step 0: loss ", "nan, gradient norm ", "image_encoder.neck.input_ops.1.op_list.0", "conv2d", "sample ids", "no state");
+    EXPECT_REFUSED(result, "step 0: loss ", "nan, gradient norm ",
+                   "image_encoder.neck.input_ops.1.op_list.0", "conv2d", "sample ids", "no state");
     *conv = before;
     poison(tensor_named(&w, "mask_decoder.transformer.layers.0.mlp.lin1.weight"), INFINITY);
     result = start_from(&w, w.n);
     EXPECT_REFUSED(result, "step 0", "mask_decoder.transformer.layers.0.mlp.lin1", "sample ids");
 }
 
-/* The run comes to numbers that are none after it saved: nothing is updated, and the saved state is named. */
+/* The run comes to numbers that are none after it saved: nothing is updated, and the saved state is
+ * named. */
 Test(bad_days, a_run_that_diverges, .timeout = 120)
 {
     make_place("bad_lr");
@@ -274,11 +295,13 @@ Test(bad_days, a_damaged_state, .timeout = 120)
     const char *path = in(run, "checkpoints/step_000000002.safetensors");
     cr_assert_eq(stat(path, &info), 0);
     flip_bit(path, info.st_size / 2);
-    EXPECT_REFUSED(finetune("--run.resume=auto --train.steps=4"), "step_000000002.safetensors", "is damaged");
+    EXPECT_REFUSED(finetune("--run.resume=auto --train.steps=4"), "step_000000002.safetensors",
+                   "is damaged");
     flip_bit(path, info.st_size / 2);
     cr_assert_eq(truncate(path, info.st_size - 1), 0);
     EXPECT_REFUSED(finetune("--run.resume=auto --train.steps=4"), "step_000000002.safetensors");
-    EXPECT_REFUSED(finetune("--run.resume=build/tmp/nowhere.safetensors --train.steps=4"), "build/tmp/nowhere.safetensors");
+    EXPECT_REFUSED(finetune("--run.resume=build/tmp/nowhere.safetensors --train.steps=4"),
+                   "build/tmp/nowhere.safetensors");
 }
 
 /* A state of a run with other settings is not taken half. */
@@ -286,7 +309,7 @@ Test(bad_days, a_state_of_another_run, .timeout = 120)
 {
     make_place("bad_other_state");
     start_run();
-    EXPECT_REFUSED(finetune("--run.resume=auto --train.steps=4 --optim.ema_decay=0.9"), "step_000000002.safetensors",
-                   "tensor ema.", "is missing");
+    EXPECT_REFUSED(finetune("--run.resume=auto --train.steps=4 --optim.ema_decay=0.9"),
+                   "step_000000002.safetensors", "tensor ema.", "is missing");
     expect_good_checkpoint();
 }

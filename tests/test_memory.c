@@ -1,6 +1,7 @@
-/* What the plan says before step 1 is what a run takes: the growth of the process over a training step of L0, as
- * `retort bench` measures it, against the plan. What is beside the plan is oneDNN's compiled kernels, the graph,
- * and stacks; a library that kept copies of weights or activations of its own would show here. */
+/* What the plan says before step 1 is what a run takes: the growth of the process over a training
+ * step of L0, as `retort bench` measures it, against the plan. What is beside the plan is oneDNN's
+ * compiled kernels, the graph, and stacks; a library that kept copies of weights or activations of
+ * its own would show here. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,9 +13,10 @@ static void check(const char *words, double *measured_mib)
     const ProgramResult *result = program_succeed("bench %s --repeat=1 --run.threads=1", words);
     const char *at = strstr(result->out, "plan ");
     double plan;
-    cr_assert(at && sscanf(at, "plan %lf MiB, measured %lf", &plan, measured_mib) == 2, "%s", result->out);
-    cr_expect(*measured_mib > 0.9 * plan && *measured_mib < 1.1 * plan, "%s: plan %.0f MiB, measured %.0f", words, plan,
-              *measured_mib);
+    cr_assert(at && sscanf(at, "plan %lf MiB, measured %lf", &plan, measured_mib) == 2, "%s",
+              result->out);
+    cr_expect(*measured_mib > 0.9 * plan && *measured_mib < 1.1 * plan,
+              "%s: plan %.0f MiB, measured %.0f", words, plan, *measured_mib);
 }
 
 /* The teacher stands aside: its embedding is given. */

@@ -1,5 +1,6 @@
-/* One step computed in several forms must be one step: micro-batches, chunks of masks, recomputed activations,
- * a teacher beside the student or in files, and a memory budget that chooses among them. */
+/* One step computed in several forms must be one step: micro-batches, chunks of masks, recomputed
+ * activations, a teacher beside the student or in files, and a memory budget that chooses among
+ * them. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -33,13 +34,15 @@ static SafeTensors *open_file(const char *format, const char *folder)
     return file;
 }
 
-/* How far two files are apart in the tensors whose name starts with `prefix`: |a-b| / |b| over all of them. */
+/* How far two files are apart in the tensors whose name starts with `prefix`: |a-b| / |b| over all
+ * of them. */
 static double distance(const SafeTensors *a, const SafeTensors *b, const char *prefix)
 {
     double sum = 0, difference = 0;
     for (int i = 0; i < b->n_tensors; i++) {
         if (strncmp(b->tensors[i].name, prefix, strlen(prefix)) != 0) continue;
-        const Tensor *other = safetensors_find(a, b->tensors[i].name), *tensor = &b->tensors[i].tensor;
+        const Tensor *other = safetensors_find(a, b->tensors[i].name),
+                     *tensor = &b->tensors[i].tensor;
         cr_assert_not_null(other);
         const float *x = other->data, *y = tensor->data;
         for (int64_t e = 0; e < shape_elems(tensor->shape); e++) {
@@ -51,15 +54,17 @@ static double distance(const SafeTensors *a, const SafeTensors *b, const char *p
     return sqrt(difference / sum);
 }
 
-/* Losses equal within rounding, and gradients too (exp_avg of the first step is a tenth of them; the
- * weights themselves are no measure: Adam's first step is lr in the sign of a gradient that may be rounding). */
-static void expect_same_step(const char *folder, const char *wanted, double loss_tol, double gradient_tol)
+/* Losses equal within rounding, and gradients too (exp_avg of the first step is a tenth of them;
+ * the weights themselves are no measure: Adam's first step is lr in the sign of a gradient that may
+ * be rounding). */
+static void expect_same_step(const char *folder, const char *wanted, double loss_tol,
+                             double gradient_tol)
 {
     double got_loss[MAX_STEPS], wanted_loss[MAX_STEPS];
     int n = log_column(wanted, "loss", MAX_STEPS, wanted_loss);
     cr_assert_eq(log_column(folder, "loss", MAX_STEPS, got_loss), n);
-    cr_expect_lt(fabs(got_loss[0] - wanted_loss[0]), loss_tol * wanted_loss[0], "%s: loss %.9g, wanted %.9g", folder,
-                 got_loss[0], wanted_loss[0]);
+    cr_expect_lt(fabs(got_loss[0] - wanted_loss[0]), loss_tol * wanted_loss[0],
+                 "%s: loss %.9g, wanted %.9g", folder, got_loss[0], wanted_loss[0]);
     SafeTensors *a = open_file("%s/checkpoints/step_000000001.safetensors", folder);
     SafeTensors *b = open_file("%s/checkpoints/step_000000001.safetensors", wanted);
     double off = distance(a, b, "exp_avg.");
@@ -69,14 +74,16 @@ static void expect_same_step(const char *folder, const char *wanted, double loss
 }
 
 /* Runs `command` in each form; all must be the step of the first. */
-static void check_forms(const char *name, const char *command, int n_forms, const char *const *forms)
+static void check_forms(const char *name, const char *command, int n_forms,
+                        const char *const *forms)
 {
     char scenes[192], first[200], folder[200];
     const char *root = make_place(name, scenes);
     for (int i = 0; i < n_forms; i++) {
         snprintf(folder, sizeof folder, "%s/form_%d", root, i);
         if (i == 0) snprintf(first, sizeof first, "%s", folder);
-        program_succeed("%s --data.root=%s --run.dir=%s --train.steps=1 %s", command, scenes, folder, forms[i]);
+        program_succeed("%s --data.root=%s --run.dir=%s --train.steps=1 %s", command, scenes,
+                        folder, forms[i]);
         expect_same_step(folder, first, 2e-6, 2e-4);
     }
 }
@@ -85,10 +92,12 @@ Test(run_forms, micro_batches_are_one_batch, .timeout = 300)
 {
     const char *forms[] = {"", "--train.micro_batch=2", "--train.micro_batch=1"};
     check_forms("forms_micro_distill", TINY_DISTILL " --train.batch=4 --optim.bn=frozen", 3, forms);
-    check_forms("forms_micro_finetune", TINY_FINETUNE " --train.batch=4 --optim.bn=frozen", 3, forms);
+    check_forms("forms_micro_finetune", TINY_FINETUNE " --train.batch=4 --optim.bn=frozen", 3,
+                forms);
 }
 
-/* With batch norms that see the batch, a micro-batch is another batch: it is an option, not a free choice. */
+/* With batch norms that see the batch, a micro-batch is another batch: it is an option, not a free
+ * choice. */
 Test(run_forms, micro_batches_are_what_batch_norms_see, .timeout = 300)
 {
     char scenes[192], whole[200], halves[200];
@@ -96,7 +105,8 @@ Test(run_forms, micro_batches_are_what_batch_norms_see, .timeout = 300)
     double loss[2];
     snprintf(whole, sizeof whole, "%s/whole", root);
     snprintf(halves, sizeof halves, "%s/halves", root);
-    const char *form = TINY_DISTILL " --data.root=%s --run.dir=%s --train.steps=1 --train.batch=4 %s";
+    const char *form = TINY_DISTILL
+        " --data.root=%s --run.dir=%s --train.steps=1 --train.batch=4 %s";
     program_succeed(form, scenes, whole, "");
     program_succeed(form, scenes, halves, "--train.micro_batch=2");
     log_column(whole, "loss", 1, &loss[0]);
@@ -109,8 +119,10 @@ Test(run_forms, chunks_of_masks_are_one_loss, .timeout = 300)
 {
     const char *forms[] = {"--run.mask_chunk=8", "--run.mask_chunk=3", "--run.mask_chunk=1"};
     check_forms("forms_chunk_paper", TINY_FINETUNE " --data.masks_per_image=8", 3, forms);
-    check_forms("forms_chunk_released", TINY_FINETUNE " --data.masks_per_image=8 --train.preset=released-code "
-                "--loss.points=300 --train.mode=multi", 3, forms);
+    check_forms("forms_chunk_released",
+                TINY_FINETUNE " --data.masks_per_image=8 --train.preset=released-code "
+                              "--loss.points=300 --train.mode=multi",
+                3, forms);
 }
 
 static void check_recompute(const char *name, const char *command, const char *modules)
@@ -118,8 +130,8 @@ static void check_recompute(const char *name, const char *command, const char *m
     char scenes[192], why[512], path[2][300];
     const char *root = make_place(name, scenes);
     for (int i = 0; i < 2; i++) {
-        program_succeed("%s --data.root=%s --run.dir=%s/%d --train.steps=3 --run.recompute=%s", command, scenes, root, i,
-                        i ? modules : "");
+        program_succeed("%s --data.root=%s --run.dir=%s/%d --train.steps=3 --run.recompute=%s",
+                        command, scenes, root, i, i ? modules : "");
         snprintf(path[i], sizeof path[i], "%s/%d/checkpoints/step_000000003.safetensors", root, i);
     }
     cr_expect(same_tensors(path[0], path[1], why, sizeof why), "%s", why);
@@ -147,7 +159,8 @@ Test(run_forms, the_budget_chooses_the_chunk, .timeout = 300)
 {
     char scenes[192], path[300];
     const char *root = make_place("forms_budget", scenes);
-    const char *form = TINY_FINETUNE " --data.root=%s --run.dir=%s/%s --train.steps=1 --data.masks_per_image=8 %s";
+    const char *form = TINY_FINETUNE
+        " --data.root=%s --run.dir=%s/%s --train.steps=1 --data.masks_per_image=8 %s";
     double of_eight = planned_bytes(program_succeed(form, scenes, root, "eight", ""));
     double of_two = planned_bytes(program_succeed(form, scenes, root, "two", "--run.mask_chunk=2"));
     cr_assert_lt(of_two, 0.9 * of_eight);
@@ -162,10 +175,13 @@ Test(run_forms, the_budget_chooses_the_chunk, .timeout = 300)
     cr_expect(strstr(config, "mask_chunk: 2 "), "%s", config);
     free(config);
 
-    const ProgramResult *refused = program_run(form, scenes, root, "refused", "--run.memory_budget=5MB");
+    const ProgramResult *refused = program_run(form, scenes, root, "refused",
+                                               "--run.memory_budget=5MB");
     cr_expect_eq(refused->code, 1);
     const char *message = program_error(refused);
-    cr_expect(strstr(message, "run.memory_budget = 5000000") && strstr(message, "one mask at a time needs"), "%s", message);
+    cr_expect(strstr(message, "run.memory_budget = 5000000") &&
+                  strstr(message, "one mask at a time needs"),
+              "%s", message);
 }
 
 /* A chunk that the user gave must fit too. */
@@ -175,8 +191,10 @@ Test(run_forms, the_budget_holds_for_a_given_chunk_and_for_distillation, .timeou
     const char *root = make_place("forms_budget_given", scenes);
     const char *commands[] = {TINY_FINETUNE " --run.mask_chunk=4", TINY_DISTILL};
     for (int i = 0; i < 2; i++) {
-        const ProgramResult *refused = program_run("%s --data.root=%s --run.dir=%s/%d --train.steps=1 "
-                                                   "--run.memory_budget=5MB", commands[i], scenes, root, i);
+        const ProgramResult *refused = program_run(
+            "%s --data.root=%s --run.dir=%s/%d --train.steps=1 "
+            "--run.memory_budget=5MB",
+            commands[i], scenes, root, i);
         cr_expect_eq(refused->code, 1, "%s", commands[i]);
         const char *message = program_error(refused);
         cr_expect(strstr(message, "run.memory_budget = 5000000"), "%s", message);

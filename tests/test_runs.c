@@ -1,5 +1,5 @@
-/* Whole runs through the program: a run that is taken up again ends in the same bits as one that never stopped,
- * and what took no part in a step is not touched by it. */
+/* Whole runs through the program: a run that is taken up again ends in the same bits as one that
+ * never stopped, and what took no part in a step is not touched by it. */
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,7 +14,9 @@
 
 enum { N_STEPS = 6, N_IMAGES = 7, N_MASKS = 5 };
 
-typedef struct Place { char root[128], scenes[160], one[160], two[160]; } Place;
+typedef struct Place {
+    char root[128], scenes[160], one[160], two[160];
+} Place;
 
 static Place make_place(const char *name)
 {
@@ -41,15 +43,18 @@ static const char *state_path(const char *folder, int step)
 static void expect_same_state(const char *folder_a, const char *folder_b, int step)
 {
     char why[512];
-    cr_expect(same_tensors(state_path(folder_a, step), state_path(folder_b, step), why, sizeof why), "%s", why);
+    cr_expect(same_tensors(state_path(folder_a, step), state_path(folder_b, step), why, sizeof why),
+              "%s", why);
 }
 
 /* log.jsonl has one record for each step, in order, with all fields that train/log.h names. */
 static void check_log(const char *folder, int n_steps)
 {
-    const char *fields[] = {"step", "lr", "loss", "grad_norm", "img_per_s", "step_ms", "data_wait_ms", "peak_bytes"};
+    const char *fields[] = {"step",      "lr",      "loss",         "grad_norm",
+                            "img_per_s", "step_ms", "data_wait_ms", "peak_bytes"};
     double values[256];
-    for (int i = 0; i < 8; i++) cr_expect_eq(log_column(folder, fields[i], 256, values), n_steps, "%s", folder);
+    for (int i = 0; i < 8; i++)
+        cr_expect_eq(log_column(folder, fields[i], 256, values), n_steps, "%s", folder);
     log_column(folder, "step", 256, values);
     for (int s = 0; s < n_steps; s++) cr_expect_eq(values[s], s);
     log_column(folder, "peak_bytes", 256, values);
@@ -58,27 +63,34 @@ static void check_log(const char *folder, int n_steps)
 
 /* ---- resume ---- */
 
-/* The whole run, a run from its middle state in another folder with another number of data threads, and a run
- * in two processes; the last without a schedule, for which the length of the run would matter. */
+/* The whole run, a run from its middle state in another folder with another number of data threads,
+ * and a run in two processes; the last without a schedule, for which the length of the run would
+ * matter. */
 static void check_resume(const char *name, const char *command)
 {
     Place place = make_place(name);
     char three[200];
     snprintf(three, sizeof three, "%s/three", place.root);
-    program_succeed("%s --data.root=%s --run.dir=%s --train.steps=6 --run.save_every=3 --data.threads=2", command,
-                    place.scenes, place.one);
+    program_succeed(
+        "%s --data.root=%s --run.dir=%s --train.steps=6 --run.save_every=3 --data.threads=2",
+        command, place.scenes, place.one);
     check_log(place.one, N_STEPS);
-    program_succeed("%s --data.root=%s --run.dir=%s --train.steps=6 --run.resume=%s --data.threads=0", command,
-                    place.scenes, place.two, state_path(place.one, 3));
+    program_succeed(
+        "%s --data.root=%s --run.dir=%s --train.steps=6 --run.resume=%s --data.threads=0", command,
+        place.scenes, place.two, state_path(place.one, 3));
     expect_same_state(place.one, place.two, N_STEPS);
 
-    program_succeed("%s --data.root=%s --run.dir=%s --train.steps=6 --optim.schedule=constant --run.save_every=4",
+    program_succeed("%s --data.root=%s --run.dir=%s --train.steps=6 --optim.schedule=constant "
+                    "--run.save_every=4",
                     command, place.scenes, three);
     char command_two[1500];
-    snprintf(command_two, sizeof command_two, "%s --data.root=%s --run.dir=%s/four --optim.schedule=constant "
-             "--run.resume=auto", command, place.scenes, place.root);
+    snprintf(command_two, sizeof command_two,
+             "%s --data.root=%s --run.dir=%s/four --optim.schedule=constant "
+             "--run.resume=auto",
+             command, place.scenes, place.root);
     program_succeed("%s --train.steps=2", command_two);
-    const ProgramResult *resumed = program_succeed("%s --train.steps=6 --data.threads=1", command_two);
+    const ProgramResult *resumed = program_succeed("%s --train.steps=6 --data.threads=1",
+                                                   command_two);
     cr_expect(strstr(resumed->err, "train.steps: 6, was 2"), "%s", resumed->err);
     snprintf(place.two, sizeof place.two, "%s/four", place.root);
     expect_same_state(three, place.two, N_STEPS);
@@ -97,12 +109,14 @@ Test(runs, paper_finetuning_resumes, .timeout = 300)
 
 Test(runs, released_finetuning_resumes, .timeout = 300)
 {
-    check_resume("runs_released", TINY_FINETUNE " --train.preset=released-code --loss.points=500 --optim.ema_decay=0.9");
+    check_resume("runs_released", TINY_FINETUNE
+                 " --train.preset=released-code --loss.points=500 --optim.ema_decay=0.9");
 }
 
 Test(runs, sam_training_resumes, .timeout = 300)
 {
-    check_resume("runs_sam", "finetune --model=" TINY_TEACHER " --data.masks_per_image=4 --train.preset=sam"
+    check_resume("runs_sam",
+                 "finetune --model=" TINY_TEACHER " --data.masks_per_image=4 --train.preset=sam"
                  " --optim.warmup_steps=2" TINY_STEP);
 }
 
@@ -112,8 +126,9 @@ Test(runs, two_compute_threads_give_the_same_bits_again, .timeout = 300)
     Place place = make_place("runs_threads");
     const char *folders[] = {place.one, place.two};
     for (int i = 0; i < 2; i++)
-        program_succeed(TINY_FINETUNE " --data.root=%s --run.dir=%s --train.steps=2 --run.threads=2", place.scenes,
-                        folders[i]);
+        program_succeed(TINY_FINETUNE
+                        " --data.root=%s --run.dir=%s --train.steps=2 --run.threads=2",
+                        place.scenes, folders[i]);
     expect_same_state(place.one, place.two, 2);
 }
 
@@ -123,8 +138,10 @@ Test(runs, real_images_train, .timeout = 300)
     SKIP_WITHOUT("data/sa1b/pairs", data);
     Place place = make_place("runs_real");
     double loss[4];
-    program_succeed(TINY_FINETUNE " --data.root=%s --run.dir=%s --train.steps=4 --train.batch=1 --data.flip=0 "
-                    "--data.masks_per_image=8 --train.mode=multi --optim.schedule=constant", data, place.one);
+    program_succeed(TINY_FINETUNE
+                    " --data.root=%s --run.dir=%s --train.steps=4 --train.batch=1 --data.flip=0 "
+                    "--data.masks_per_image=8 --train.mode=multi --optim.schedule=constant",
+                    data, place.one);
     cr_assert_eq(log_column(place.one, "loss", 4, loss), 4);
     cr_expect(loss[3] < loss[0] && loss[0] < 30, "losses %g to %g", loss[0], loss[3]);
 }
@@ -155,7 +172,8 @@ Test(runs, sigterm_saves_and_the_run_goes_on, .timeout = 300)
     Place place = make_place("runs_signal");
     enum { LONG = 80 };
     char command[1500], log[200], records[200];
-    const char *form = TINY_DISTILL " --data.root=%s --run.dir=%s --train.steps=80 --run.keep_last=100 %s";
+    const char *form = TINY_DISTILL
+        " --data.root=%s --run.dir=%s --train.steps=80 --run.keep_last=100 %s";
     program_succeed(form, place.scenes, place.one, "");
     snprintf(command, sizeof command, form, place.scenes, place.two, "");
     snprintf(log, sizeof log, "%s/stderr", place.root);
@@ -190,13 +208,15 @@ static const Tensor *find(const SafeTensors *file, const char *prefix, const cha
 }
 
 /* Whether a parameter and its optimiser entries are the same in both files: all four, or none. */
-static void expect_update(const SafeTensors *before, const SafeTensors *after, const char *name, bool updated)
+static void expect_update(const SafeTensors *before, const SafeTensors *after, const char *name,
+                          bool updated)
 {
     const char *prefixes[] = {"", "exp_avg.", "exp_avg_sq.", "step."};
     for (int i = 0; i < 4; i++) {
         const Tensor *a = find(before, prefixes[i], name), *b = find(after, prefixes[i], name);
         bool same = memcmp(a->data, b->data, tensor_bytes(a)) == 0;
-        cr_expect_eq(same, !updated, "%s%s was %s", prefixes[i], name, same ? "not updated" : "updated");
+        cr_expect_eq(same, !updated, "%s%s was %s", prefixes[i], name,
+                     same ? "not updated" : "updated");
     }
 }
 
@@ -208,14 +228,15 @@ static const char *const box_names[] = {"prompt_encoder.point_embeddings.2.weigh
 static void check_step(const char *folder, int step, bool boxes)
 {
     SafeTensors *before, *after;
-    cr_assert_eq(safetensors_open(state_path(folder, step - 1), &before), OK, "%s", status_message());
+    cr_assert_eq(safetensors_open(state_path(folder, step - 1), &before), OK, "%s",
+                 status_message());
     cr_assert_eq(safetensors_open(state_path(folder, step), &after), OK, "%s", status_message());
     for (int i = 0; i < 2; i++) {
         expect_update(before, after, point_names[i], !boxes);
         expect_update(before, after, box_names[i], boxes);
     }
-    /* Background points: no prompt has one, but the embedding takes part with the others, as in PyTorch: its
-     * gradient is zero, not absent. */
+    /* Background points: no prompt has one, but the embedding takes part with the others, as in
+     * PyTorch: its gradient is zero, not absent. */
     float steps[2];
     const char *background = "prompt_encoder.point_embeddings.0.weight";
     memcpy(&steps[0], find(before, "step.", background)->data, sizeof steps[0]);
@@ -231,8 +252,10 @@ Test(runs, prompts_that_are_absent_update_nothing, .timeout = 300)
     Place place = make_place("runs_gates");
     for (int step = 1; step <= 4; step++) {
         bool boxes = step % 2 == 0;
-        program_succeed(TINY_FINETUNE " --data.root=%s --run.dir=%s --optim.schedule=constant --run.resume=auto "
-                        "--run.keep_last=5 --train.steps=%d --data.box_probability=%d", place.scenes, place.one, step, boxes);
+        program_succeed(TINY_FINETUNE
+                        " --data.root=%s --run.dir=%s --optim.schedule=constant --run.resume=auto "
+                        "--run.keep_last=5 --train.steps=%d --data.box_probability=%d",
+                        place.scenes, place.one, step, boxes);
         if (step > 1) check_step(place.one, step, boxes);
     }
 }
@@ -242,7 +265,8 @@ Test(runs, what_the_loss_does_not_reach_is_not_optimised, .timeout = 300)
 {
     Place place = make_place("runs_unreached");
     const char *parts[] = {"iou_prediction_head", "mask_downscaling"};
-    const char *form = TINY_FINETUNE " --data.root=%s --run.dir=%s --run.keep_last=2 --run.save_every=1 --train.steps=2";
+    const char *form = TINY_FINETUNE
+        " --data.root=%s --run.dir=%s --run.keep_last=2 --run.save_every=1 --train.steps=2";
     program_succeed(form, place.scenes, place.one);
     SafeTensors *first, *last;
     cr_assert_eq(safetensors_open(state_path(place.one, 1), &first), OK, "%s", status_message());
@@ -254,7 +278,9 @@ Test(runs, what_the_loss_does_not_reach_is_not_optimised, .timeout = 300)
         n_optimised += strncmp(name, "exp_avg.", 8) == 0;
         if (!unreached) continue;
         n_found++;
-        cr_expect(strncmp(name, "prompt_encoder.", 15) == 0 || strncmp(name, "mask_decoder.", 13) == 0, "%s exists", name);
+        cr_expect(strncmp(name, "prompt_encoder.", 15) == 0 ||
+                      strncmp(name, "mask_decoder.", 13) == 0,
+                  "%s exists", name);
         const Tensor *a = find(first, "", name), *b = find(last, "", name);
         cr_expect_eq(memcmp(a->data, b->data, tensor_bytes(a)), 0, "%s changed", name);
     }

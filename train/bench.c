@@ -2,10 +2,11 @@
  *
  *   retort bench encoder|decoder|distill|finetune CONFIG [--repeat=N] [--key=value ..]
  *
- * The step is the one that trains (train/step.h). Prints the minimum and median over the repeats, images per
- * second, GFLOP/s (2 x multiply-adds of matrix products, convolutions and attention, as executed) and the
- * share of the peak measured here by one large matrix product; the memory that the plan says, and by how much the
- * process really grew over it. --run.profile=true adds the time of each op.
+ * The step is the one that trains (train/step.h). Prints the minimum and median over the repeats,
+ * images per second, GFLOP/s (2 x multiply-adds of matrix products, convolutions and attention, as
+ * executed) and the share of the peak measured here by one large matrix product; the memory that
+ * the plan says, and by how much the process really grew over it. --run.profile=true adds the time
+ * of each op.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +22,8 @@
 #include "train/recipe.h"
 #include "train/trainer.h"
 
-static const char usage[] = "retort bench encoder|decoder|distill|finetune CONFIG [--repeat=N] [--key=value ..]";
+static const char usage[] =
+    "retort bench encoder|decoder|distill|finetune CONFIG [--repeat=N] [--key=value ..]";
 
 static double now_seconds(void)
 {
@@ -70,15 +72,18 @@ typedef struct Masks {
     uint32_t *words;
 } Masks;
 
-static void make_mask(Masks *m, const StepConfig *c, int64_t size, int64_t frame, int64_t image, int64_t mask,
-                      int64_t *used)
+static void make_mask(Masks *m, const StepConfig *c, int64_t size, int64_t frame, int64_t image,
+                      int64_t mask, int64_t *used)
 {
     RngKey key = {.purpose = RNG_TEST, .sample = (uint64_t)(image * c->n_masks + mask)};
-    int64_t at = image * c->n_masks + mask, side = size / 4 + (int64_t)rng_below(key, 0, (uint64_t)(size / 2));
-    int64_t x = (int64_t)rng_below(key, 1, (uint64_t)(size - side)), y = (int64_t)rng_below(key, 2, (uint64_t)(size - side));
+    int64_t at = image * c->n_masks + mask,
+            side = size / 4 + (int64_t)rng_below(key, 0, (uint64_t)(size / 2));
+    int64_t x = (int64_t)rng_below(key, 1, (uint64_t)(size - side)),
+            y = (int64_t)rng_below(key, 2, (uint64_t)(size - side));
     double scale = (double)frame / (double)size;
     double corners[4] = {(double)x, (double)y, (double)(x + side), (double)(y + side)};
-    for (int64_t p = 0; p < c->n_slots; p++) m->labels[at * c->n_slots + p] = p < 2 ? 2 + (int32_t)p : -2;
+    for (int64_t p = 0; p < c->n_slots; p++)
+        m->labels[at * c->n_slots + p] = p < 2 ? 2 + (int32_t)p : -2;
     for (int i = 0; i < 4; i++) m->coords[at * c->n_slots * 2 + i] = (float)(corners[i] * scale);
     for (int64_t row = 0; row <= size; row++) {
         m->rows[at * (size + 1) + row] = (int32_t)*used;
@@ -94,13 +99,16 @@ static void make_mask(Masks *m, const StepConfig *c, int64_t size, int64_t frame
 static Masks make_masks(const StepConfig *c, int64_t size, int64_t frame)
 {
     size_t n = (size_t)(c->batch * c->n_masks);
-    Masks m = {.coords = mem_alloc(n * (size_t)c->n_slots * 2 * sizeof(float)), .weight = mem_alloc(n * sizeof(float)),
+    Masks m = {.coords = mem_alloc(n * (size_t)c->n_slots * 2 * sizeof(float)),
+               .weight = mem_alloc(n * sizeof(float)),
                .labels = mem_alloc(n * (size_t)c->n_slots * sizeof(int32_t)),
-               .rows = mem_alloc(n * (size_t)(size + 1) * sizeof(int32_t)), .keys = mem_alloc(n * 2 * sizeof(int32_t)),
+               .rows = mem_alloc(n * (size_t)(size + 1) * sizeof(int32_t)),
+               .keys = mem_alloc(n * 2 * sizeof(int32_t)),
                .words = mem_alloc(n * (size_t)size * 2 * sizeof(uint32_t))};
     for (int64_t image = 0; image < c->batch; image++) {
         int64_t used = 0;
-        for (int64_t mask = 0; mask < c->n_masks; mask++) make_mask(&m, c, size, frame, image, mask, &used);
+        for (int64_t mask = 0; mask < c->n_masks; mask++)
+            make_mask(&m, c, size, frame, image, mask, &used);
     }
     return m;
 }
@@ -113,7 +121,10 @@ static void free_masks(Masks *m)
 
 static Status feed_masks(Step *step, Exec *exec, const Masks *m)
 {
-    MaskTensors tensors = {.coords = m->coords, .labels = m->labels, .rows = m->rows, .weight = m->weight,
+    MaskTensors tensors = {.coords = m->coords,
+                           .labels = m->labels,
+                           .rows = m->rows,
+                           .weight = m->weight,
                            .point_key = m->keys};
     TRY(feed_mask_tensors(step, exec, &tensors));
     return step->words == VALUE_NONE ? OK : exec_write(exec, step->words, m->words);
@@ -127,10 +138,12 @@ static Status feed_all(Step *step, Exec *exec, const Options *options)
     TRY(feed_random(exec, graph, step->target, 3));
     TRY(feed_scalar(exec, step->lr, options->optim_lr));
     TRY(feed_scalar(exec, step->loss_scale, 1));
-    if (step->extent != VALUE_NONE) return status_fail(E_CONFIG, "bench takes loss.unpadded_only=false");
+    if (step->extent != VALUE_NONE)
+        return status_fail(E_CONFIG, "bench takes loss.unpadded_only=false");
     if (step->coords == VALUE_NONE) return OK;
     int32_t mode = options->train_mode != OPT_MODE_SINGLE;
-    Masks masks = make_masks(&step->config, model_image_size(step->model), model_frame(step->model));
+    Masks masks = make_masks(&step->config, model_image_size(step->model),
+                             model_frame(step->model));
     Status status = step->mode == VALUE_NONE ? OK : exec_write(exec, step->mode, &mode);
     if (status == OK) status = feed_masks(step, exec, &masks);
     free_masks(&masks);
@@ -145,7 +158,8 @@ static Status measure_peak(Backend *backend, DType precision, double *gflops)
     enum { SIDE = 2048, REPEATS = 5 };
     Graph *graph = graph_create();
     Exec *exec = NULL;
-    ValueId a = graph_input(graph, "a", precision, SHAPE(SIDE, SIDE)), b = graph_input(graph, "b", precision, SHAPE(SIDE, SIDE));
+    ValueId a = graph_input(graph, "a", precision, SHAPE(SIDE, SIDE)),
+            b = graph_input(graph, "b", precision, SHAPE(SIDE, SIDE));
     graph_output(graph, graph_op(graph, OP_MATMUL, ATTR(matmul, .trans_b = true), SRC(a, b)), "c");
     Status status = exec_create(graph, backend, &exec);
     double best = 1e30;
@@ -200,7 +214,8 @@ static Status prepare(Bench *bench)
     int64_t words = config.n_masks * model_image_size(bench->recipe.model) * 2;
     TRY(trainer_fit_budget(o, &bench->recipe, words, &config));
     TRY(step_build(&config, bench->recipe.model, bench->recipe.store, words, &bench->step));
-    if (bench->step->loss == VALUE_NONE) graph_output(bench->step->graph, bench->step->embedding, "embedding");
+    if (bench->step->loss == VALUE_NONE)
+        graph_output(bench->step->graph, bench->step->embedding, "embedding");
     if (bench->kind == STEP_DECODE) step_watch_masks(bench->step);
     TRY(step_finish(bench->step));
     bench->resident_before = resident_bytes("VmRSS");
@@ -222,10 +237,12 @@ static Status report(Bench *bench, const double *seconds)
     double peak, macs = account_macs(bench->step->graph, plan, false);
     double median = seconds[bench->repeat / 2], gflops = 2e-9 * macs / median;
     TRY(measure_peak(bench->recipe.backend, c->precision, &peak));
-    printf("%s %s, %s, batch %lld, %d threads: %.1f ms (minimum %.1f), %.1f ms per image, %.2f img/s, %.1f GFLOP/s, "
-           "%.0f%% of the measured peak of %.0f, plan %.0f MiB, measured %.0f\n", bench->what, model_name(bench->recipe.model),
-           dtype_name(c->precision), (long long)c->batch, bench->recipe.backend->n_threads, 1e3 * median,
-           1e3 * seconds[0], 1e3 * median / (double)c->batch, (double)c->batch / median, gflops, 100 * gflops / peak,
+    printf("%s %s, %s, batch %lld, %d threads: %.1f ms (minimum %.1f), %.1f ms per image, %.2f "
+           "img/s, %.1f GFLOP/s, "
+           "%.0f%% of the measured peak of %.0f, plan %.0f MiB, measured %.0f\n",
+           bench->what, model_name(bench->recipe.model), dtype_name(c->precision),
+           (long long)c->batch, bench->recipe.backend->n_threads, 1e3 * median, 1e3 * seconds[0],
+           1e3 * median / (double)c->batch, (double)c->batch / median, gflops, 100 * gflops / peak,
            peak, (double)plan->memory.total / (1 << 20), grown / (1 << 20));
     if (!bench->options.run_profile) return OK;
     exec_profile(bench->exec, true);
@@ -247,7 +264,9 @@ static Status run_bench(Bench *bench)
 
 static Status find_kind(const char *what, StepKind *kind)
 {
-    const char *names[] = {[STEP_ENCODE] = "encoder", [STEP_DECODE] = "decoder", [STEP_DISTILL] = "distill",
+    const char *names[] = {[STEP_ENCODE] = "encoder",
+                           [STEP_DECODE] = "decoder",
+                           [STEP_DISTILL] = "distill",
                            [STEP_FINETUNE] = "finetune"};
     for (int i = 0; what && i < 4; i++)
         if (strcmp(names[i], what) == 0) {

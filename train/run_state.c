@@ -19,8 +19,11 @@ static Status load_entry(Store *store, int index, const State *state, const char
     const char *name = store->entries[index].name;
     const Tensor *tensor = safetensors_find(state->file, name);
     if (!tensor)
-        return status_fail(E_SHAPE, "%s: tensor %s is missing: the state is of a run with other settings; resume with "
-                           "the config beside it", path, name);
+        return status_fail(
+            E_SHAPE,
+            "%s: tensor %s is missing: the state is of a run with other settings; resume with "
+            "the config beside it",
+            path, name);
     if (store_set(store, index, tensor) == OK) return OK;
     char why[512];
     snprintf(why, sizeof why, "%s", status_message());
@@ -32,11 +35,15 @@ Status run_state_load(Store *store, const char *path, StateHeader *header)
     State *state = NULL;
     TRY(state_open(path, &state));
     Status status = OK;
-    for (int i = 0; i < store->n_entries && status == OK; i++) status = load_entry(store, i, state, path);
+    for (int i = 0; i < store->n_entries && status == OK; i++)
+        status = load_entry(store, i, state, path);
     for (int i = 0; i < state->file->n_tensors && status == OK; i++)
         if (store_find(store, state->file->tensors[i].name) < 0)
-            status = status_fail(E_SHAPE, "%s: tensor %s is not part of this run: the state is of a run with other "
-                                 "settings; resume with the config beside it", path, state->file->tensors[i].name);
+            status = status_fail(
+                E_SHAPE,
+                "%s: tensor %s is not part of this run: the state is of a run with other "
+                "settings; resume with the config beside it",
+                path, state->file->tensors[i].name);
     *header = state->header;
     state_close(state);
     return status;

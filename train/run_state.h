@@ -1,4 +1,5 @@
-/* The state of a run: the whole store plus a few integers, to a training-state file and back, bit for bit. */
+/* The state of a run: the whole store plus a few integers, to a training-state file and back, bit
+ * for bit. */
 #ifndef RETORT_TRAIN_RUN_STATE_H
 #define RETORT_TRAIN_RUN_STATE_H
 
@@ -9,8 +10,8 @@
 Status run_state_save(const Store *store, const char *path, const StateHeader *header);
 
 /* run_state_load: every entry of `store` from `path`; none may be missing or left over.
- * errors  those of state_open; E_SHAPE naming the tensor; the store may then be half filled and the run must
- *         stop */
+ * errors  those of state_open; E_SHAPE naming the tensor; the store may then be half filled and the
+ * run must stop */
 Status run_state_load(Store *store, const char *path, StateHeader *header);
 
 #endif

@@ -1,6 +1,7 @@
-/* `retort teach`: the teacher's embeddings of all images of data.root, in shards that `distill` reads
- * (teacher.embeddings). Images are decoded and resized as in training; with data.flip > 0 both views are kept.
- * Shards that are already there are checked but not made again, so a killed run goes on where it was.
+/* `retort teach`: the teacher's embeddings of all images of data.root, in shards that `distill`
+ * reads (teacher.embeddings). Images are decoded and resized as in training; with data.flip > 0
+ * both views are kept. Shards that are already there are checked but not made again, so a killed
+ * run goes on where it was.
  *
  *   retort teach CONFIG --out=FOLDER [--key=value ..]
  */
@@ -26,8 +27,8 @@ typedef struct Teach {
     Step *step;
     Exec *exec;
     EmbeddingsInfo info;
-    float *image;                        /* (S,S,3) */
-    float *views[EMBEDDINGS_PER_SHARD];  /* (grid,grid,D) each */
+    float *image;                       /* (S,S,3) */
+    float *views[EMBEDDINGS_PER_SHARD]; /* (grid,grid,D) each */
     uint64_t ids[EMBEDDINGS_PER_SHARD];
     bool flips[EMBEDDINGS_PER_SHARD];
 } Teach;
@@ -35,27 +36,33 @@ typedef struct Teach {
 static Status open_model(Teach *t)
 {
     const Model *model = t->recipe.teacher;
-    StepConfig config = {.kind = STEP_ENCODE, .bn = BN_EVAL, .precision = DT_F32, .batch = 1, .micro_batch = 1};
+    StepConfig config = {
+        .kind = STEP_ENCODE, .bn = BN_EVAL, .precision = DT_F32, .batch = 1, .micro_batch = 1};
     if (!model) return status_fail(E_CONFIG, "teacher.model is not set; name a model description");
     TRY(recipe_load_teacher(&t->recipe, &t->options));
     TRY(step_build(&config, model, t->recipe.teacher_store, 0, &t->step));
     graph_output(t->step->graph, t->step->embedding, "embedding");
     TRY(step_finish(t->step));
     TRY(exec_create(t->step->graph, t->recipe.backend, &t->exec));
-    t->info = (EmbeddingsInfo){.image_size = model_image_size(model), .grid = model_grid(model),
-                               .dim = model_embed_dim(model), .flips = t->options.data_flip > 0};
-    return embeddings_teacher_id(t->options.teacher_weights, t->options.seed, t->info.teacher_sha256);
+    t->info = (EmbeddingsInfo){.image_size = model_image_size(model),
+                               .grid = model_grid(model),
+                               .dim = model_embed_dim(model),
+                               .flips = t->options.data_flip > 0};
+    return embeddings_teacher_id(t->options.teacher_weights, t->options.seed,
+                                 t->info.teacher_sha256);
 }
 
 static Status open_all(Teach *t)
 {
     TRY(recipe_open(&t->options, &t->recipe));
     TRY(open_model(t));
-    if (t->options.data_root[0] == '\0') return status_fail(E_CONFIG, "data.root is not set; name a folder of images");
+    if (t->options.data_root[0] == '\0')
+        return status_fail(E_CONFIG, "data.root is not set; name a folder of images");
     TRY(source_open(t->options.data_root, false, &t->source));
     if (t->options.data_limit > 0) source_limit(t->source, t->options.data_limit);
     TRY(file_make_folders(t->folder));
-    size_t side = (size_t)t->info.image_size, view = (size_t)(t->info.grid * t->info.grid * t->info.dim);
+    size_t side = (size_t)t->info.image_size,
+           view = (size_t)(t->info.grid * t->info.grid * t->info.dim);
     t->image = mem_alloc(side * side * 3 * sizeof(float));
     for (int i = 0; i < EMBEDDINGS_PER_SHARD; i++) t->views[i] = mem_alloc(view * sizeof(float));
     return image_reader_open(&t->reader);
@@ -94,16 +101,18 @@ static Status teach_shard(Teach *t, int64_t shard, int64_t first, int64_t end)
         TRY(image_read(&t->reader, source_image_path(t->source, sample), smallest_px));
         for (int flip = 0; flip <= t->info.flips; flip++) TRY(teach_view(t, slot++));
     }
-    TRY(embeddings_write_shard(t->folder, shard, &t->info, n, t->ids, t->flips, (const float *const *)t->views));
-    fprintf(stderr, "shard %" PRId64 ": images %" PRId64 " to %" PRId64 " of %" PRId64 "\n", shard, first, end - 1,
-            source_size(t->source));
+    TRY(embeddings_write_shard(t->folder, shard, &t->info, n, t->ids, t->flips,
+                               (const float *const *)t->views));
+    fprintf(stderr, "shard %" PRId64 ": images %" PRId64 " to %" PRId64 " of %" PRId64 "\n", shard,
+            first, end - 1, source_size(t->source));
     return OK;
 }
 
 static Status teach_all(Teach *t)
 {
     int64_t per_shard = EMBEDDINGS_PER_SHARD / (t->info.flips ? 2 : 1), n = source_size(t->source);
-    double bytes = (double)(n * (1 + t->info.flips)) * (double)(t->info.grid * t->info.grid * t->info.dim) * 2;
+    double bytes = (double)(n * (1 + t->info.flips)) *
+                   (double)(t->info.grid * t->info.grid * t->info.dim) * 2;
     fprintf(stderr, "%" PRId64 " images, %.1f MB of embeddings in f16\n", n, 1e-6 * bytes);
     for (int64_t shard = 0; shard * per_shard < n; shard++) {
         int64_t end = (shard + 1) * per_shard;

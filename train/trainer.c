@@ -1,8 +1,9 @@
 /* The training loop. See trainer.h.
  *
- * One step: take a batch, write the inputs, run the graph, read three scalars, log, perhaps save. All that a
- * step does beyond that is inside the graph. What makes a run go on bit for bit is in the state: the store,
- * and the number of steps done, of which order, draws, mode and learning rate are functions.
+ * One step: take a batch, write the inputs, run the graph, read three scalars, log, perhaps save.
+ * All that a step does beyond that is inside the graph. What makes a run go on bit for bit is in
+ * the state: the store, and the number of steps done, of which order, draws, mode and learning rate
+ * are functions.
  */
 #include "train/trainer.h"
 
@@ -45,7 +46,7 @@ typedef struct Trainer {
     Exec *exec;
     Scaler scaler;
     int64_t next_step, n_steps, saved_step; /* saved_step -1: none yet */
-    double wait_seconds; /* of all steps so far */
+    double wait_seconds;                    /* of all steps so far */
 } Trainer;
 
 typedef struct StepResult {
@@ -55,10 +56,7 @@ typedef struct StepResult {
 
 static volatile sig_atomic_t stop_signal; /* the one thing a signal handler may touch */
 
-static void on_signal(int signal_number)
-{
-    stop_signal = signal_number;
-}
+static void on_signal(int signal_number) { stop_signal = signal_number; }
 
 static double now_seconds(void)
 {
@@ -77,7 +75,8 @@ static int64_t peak_rss_bytes(void)
 /* ---- memory ---- */
 
 /* Bytes that a step of this config needs in all, its store included. */
-static Status planned_bytes(const Recipe *recipe, int64_t words_per_image, const StepConfig *config, size_t *out)
+static Status planned_bytes(const Recipe *recipe, int64_t words_per_image, const StepConfig *config,
+                            size_t *out)
 {
     Step *step = NULL;
     Plan *plan = NULL;
@@ -90,19 +89,24 @@ static Status planned_bytes(const Recipe *recipe, int64_t words_per_image, const
     return status;
 }
 
-Status trainer_fit_budget(const Options *options, const Recipe *recipe, int64_t words_per_image, StepConfig *config)
+Status trainer_fit_budget(const Options *options, const Recipe *recipe, int64_t words_per_image,
+                          StepConfig *config)
 {
     bool choose = config->n_masks > 0 && config->mask_chunk == 0;
-    if (choose) config->mask_chunk = config->n_masks < TRAINER_MAX_CHUNK ? config->n_masks : TRAINER_MAX_CHUNK;
+    if (choose)
+        config->mask_chunk = config->n_masks < TRAINER_MAX_CHUNK ? config->n_masks
+                                                                 : TRAINER_MAX_CHUNK;
     if (options->run_memory_budget == 0) return OK;
     for (;; config->mask_chunk /= 2) {
         size_t bytes;
         TRY(planned_bytes(recipe, words_per_image, config, &bytes));
         if (bytes <= (size_t)options->run_memory_budget) return OK;
         if (!choose || config->mask_chunk == 1)
-            return status_fail(E_MEMORY, "run.memory_budget = %" PRId64 " bytes, but %s needs %zu; give more, a smaller "
-                               "train.micro_batch, or modules to run.recompute", options->run_memory_budget,
-                               choose ? "one mask at a time" : "this run", bytes);
+            return status_fail(
+                E_MEMORY,
+                "run.memory_budget = %" PRId64 " bytes, but %s needs %zu; give more, a smaller "
+                "train.micro_batch, or modules to run.recompute",
+                options->run_memory_budget, choose ? "one mask at a time" : "this run", bytes);
     }
 }
 
@@ -111,31 +115,41 @@ Status trainer_fit_budget(const Options *options, const Recipe *recipe, int64_t 
 static Status open_data(Trainer *t)
 {
     const Options *o = t->options;
-    if (o->data_root[0] == '\0') return status_fail(E_CONFIG, "data.root is not set; name a folder of images");
+    if (o->data_root[0] == '\0')
+        return status_fail(E_CONFIG, "data.root is not set; name a folder of images");
     TRY(source_open(o->data_root, t->kind == STEP_FINETUNE, &t->source));
     if (o->data_limit > 0) source_limit(t->source, o->data_limit);
     t->n_steps = o->train_steps;
-    if (t->n_steps == 0) t->n_steps = (int64_t)(o->train_epochs * (double)source_size(t->source) / (double)o->train_batch);
-    if (t->n_steps < 1) return status_fail(E_CONFIG, "the run has no step: set train.steps, or train.epochs to more");
+    if (t->n_steps == 0)
+        t->n_steps = (int64_t)(o->train_epochs * (double)source_size(t->source) /
+                               (double)o->train_batch);
+    if (t->n_steps < 1)
+        return status_fail(E_CONFIG,
+                           "the run has no step: set train.steps, or train.epochs to more");
     if (t->kind != STEP_DISTILL || o->teacher_embeddings[0] == '\0') return OK;
     return embeddings_open(o->teacher_embeddings, &t->embeddings);
 }
 
-/* The teacher's own files are optional beside its embeddings; if they are given, they must be the same teacher. */
+/* The teacher's own files are optional beside its embeddings; if they are given, they must be the
+ * same teacher. */
 static Status check_teacher(const Trainer *t, const EmbeddingsInfo *info)
 {
     const Options *o = t->options;
     char id[65];
     if (!t->recipe.teacher) return OK;
     if (info->image_size != model_image_size(t->recipe.teacher))
-        return status_fail(E_CONFIG, "teacher.embeddings = %s: made at %" PRId64 " px, but %s sees %" PRId64,
+        return status_fail(E_CONFIG,
+                           "teacher.embeddings = %s: made at %" PRId64 " px, but %s sees %" PRId64,
                            o->teacher_embeddings, info->image_size, model_name(t->recipe.teacher),
                            model_image_size(t->recipe.teacher));
     if (o->teacher_weights[0] == '\0') return OK; /* recipe_load_teacher says so */
     TRY(embeddings_teacher_id(o->teacher_weights, o->seed, id));
     if (strcmp(id, info->teacher_sha256) == 0) return OK;
-    return status_fail(E_CONFIG, "teacher.embeddings = %s: of another teacher than teacher.weights = %s: sha256 %.16s, "
-                       "wanted %.16s", o->teacher_embeddings, o->teacher_weights, info->teacher_sha256, id);
+    return status_fail(
+        E_CONFIG,
+        "teacher.embeddings = %s: of another teacher than teacher.weights = %s: sha256 %.16s, "
+        "wanted %.16s",
+        o->teacher_embeddings, o->teacher_weights, info->teacher_sha256, id);
 }
 
 static Status check_embeddings(const Trainer *t)
@@ -145,12 +159,19 @@ static Status check_embeddings(const Trainer *t)
     const Model *model = t->recipe.model;
     TRY(check_teacher(t, info));
     if (info->grid != model_grid(model) || info->dim != model_embed_dim(model))
-        return status_fail(E_SHAPE, "teacher.embeddings = %s: embeddings of %" PRId64 "x%" PRId64 "x%" PRId64 ", but %s gives "
-                           "%" PRId64 "x%" PRId64 "x%" PRId64, t->options->teacher_embeddings, info->dim, info->grid,
-                           info->grid, model_name(model), model_embed_dim(model), model_grid(model), model_grid(model));
+        return status_fail(E_SHAPE,
+                           "teacher.embeddings = %s: embeddings of %" PRId64 "x%" PRId64 "x%" PRId64
+                           ", but %s gives "
+                           "%" PRId64 "x%" PRId64 "x%" PRId64,
+                           t->options->teacher_embeddings, info->dim, info->grid, info->grid,
+                           model_name(model), model_embed_dim(model), model_grid(model),
+                           model_grid(model));
     if (t->options->data_flip > 0 && !info->flips)
-        return status_fail(E_CONFIG, "teacher.embeddings = %s: only unflipped views are kept; set data.flip=0, or run "
-                           "teach with data.flip > 0", t->options->teacher_embeddings);
+        return status_fail(
+            E_CONFIG,
+            "teacher.embeddings = %s: only unflipped views are kept; set data.flip=0, or run "
+            "teach with data.flip > 0",
+            t->options->teacher_embeddings);
     return OK;
 }
 
@@ -159,16 +180,20 @@ static Status open_step(Trainer *t)
     const Options *o = t->options;
     recipe_step_config(&t->recipe, o, t->kind, &t->config);
     if (t->kind == STEP_DISTILL && !t->config.teacher && !t->embeddings)
-        return status_fail(E_CONFIG, "distillation needs teacher.model and teacher.weights, or teacher.embeddings");
+        return status_fail(
+            E_CONFIG,
+            "distillation needs teacher.model and teacher.weights, or teacher.embeddings");
     t->loader_config = recipe_loader_config(&t->recipe, o, t->kind);
     TRY(trainer_fit_budget(o, &t->recipe, t->loader_config.mask_words, &t->config));
-    TRY(step_build(&t->config, t->recipe.model, t->recipe.store, t->loader_config.mask_words, &t->step));
+    TRY(step_build(&t->config, t->recipe.model, t->recipe.store, t->loader_config.mask_words,
+                   &t->step));
     TRY(step_finish(t->step));
     TRY(scaler_declare(&t->scaler, t->recipe.store, t->config.precision));
     return store_allocate(t->recipe.store);
 }
 
-/* The distilled encoder is saved inside a complete SAM: the teacher's prompt encoder and mask decoder. */
+/* The distilled encoder is saved inside a complete SAM: the teacher's prompt encoder and mask
+ * decoder. */
 static Status adopt_decoder(Trainer *t)
 {
     TRY(weights_copy(t->recipe.store, t->recipe.teacher_store, "prompt_encoder."));
@@ -182,12 +207,14 @@ static Status load_state(Trainer *t)
     t->next_step = t->saved_step = header.step;
     log_text(t->log, LOG_INFO, "resumed %s at step %" PRId64, t->folder->resume_from, header.step);
     if (header.n_threads != t->recipe.backend->n_threads)
-        log_text(t->log, LOG_WARN, "not bit-exact: the state is of a run with %d compute threads, this one has %d",
+        log_text(t->log, LOG_WARN,
+                 "not bit-exact: the state is of a run with %d compute threads, this one has %d",
                  header.n_threads, t->recipe.backend->n_threads);
     return OK;
 }
 
-/* A teacher that no step runs (its embeddings are in files) is only needed for its decoder, at the start. */
+/* A teacher that no step runs (its embeddings are in files) is only needed for its decoder, at the
+ * start. */
 static Status load_start(Trainer *t)
 {
     bool resumes = t->folder->resume_from != NULL;
@@ -210,12 +237,16 @@ static void announce(Trainer *t)
     options_print_preset(t->options, stderr);
     if (t->folder->changes[0]) fprintf(stderr, "%s", t->folder->changes);
     account_memory(stderr, exec_plan(t->exec));
-    log_text(t->log, LOG_INFO, "%s: %" PRId64 " samples, %" PRId64 " steps of %" PRId64 " images, backend %s, %s, %d threads, "
-             "seed %" PRId64, model_name(t->recipe.model), source_size(t->source), t->n_steps, t->config.batch,
-             t->recipe.backend->name, dtype_name(t->config.precision), t->recipe.backend->n_threads, t->options->seed);
+    log_text(t->log, LOG_INFO,
+             "%s: %" PRId64 " samples, %" PRId64 " steps of %" PRId64
+             " images, backend %s, %s, %d threads, "
+             "seed %" PRId64,
+             model_name(t->recipe.model), source_size(t->source), t->n_steps, t->config.batch,
+             t->recipe.backend->name, dtype_name(t->config.precision), t->recipe.backend->n_threads,
+             t->options->seed);
     if (t->kind == STEP_FINETUNE)
-        log_text(t->log, LOG_INFO, "%" PRId64 " masks per image, %" PRId64 " at a time", t->config.n_masks,
-                 t->config.mask_chunk);
+        log_text(t->log, LOG_INFO, "%" PRId64 " masks per image, %" PRId64 " at a time",
+                 t->config.n_masks, t->config.mask_chunk);
 }
 
 /* What was chosen automatically is pinned in the resolved config. */
@@ -253,7 +284,9 @@ static Status open_all(Trainer *t)
     TRY(open_board(t));
     TRY(exec_create(t->step->graph, t->recipe.backend, &t->exec));
     if (t->embeddings)
-        t->targets = mem_alloc((size_t)shape_elems(graph_value(t->step->graph, t->step->target)->shape) * sizeof(float));
+        t->targets = mem_alloc(
+            (size_t)shape_elems(graph_value(t->step->graph, t->step->target)->shape) *
+            sizeof(float));
     TRY(loader_create(t->source, &t->loader_config, t->next_step, &t->loader));
     announce(t);
     t->progress = progress_open(stderr, t->next_step, t->n_steps);
@@ -289,8 +322,11 @@ static void close_all(Trainer *t)
 static Status save_state(Trainer *t)
 {
     if (t->saved_step == t->next_step) return OK;
-    StateHeader header = {.step = t->next_step, .data_position = t->next_step * t->config.batch,
-                          .seed = (uint64_t)t->options->seed, .n_threads = t->recipe.backend->n_threads, .world_size = 1};
+    StateHeader header = {.step = t->next_step,
+                          .data_position = t->next_step * t->config.batch,
+                          .seed = (uint64_t)t->options->seed,
+                          .n_threads = t->recipe.backend->n_threads,
+                          .world_size = 1};
     options_sha256(t->options, header.config_sha256);
     char *path = run_folder_state_path(t->folder, t->next_step);
     Status status = run_state_save(t->recipe.store, path, &header);
@@ -315,9 +351,11 @@ static Status save_result(Trainer *t)
 static Status feed_targets(Trainer *t, const Batch *batch)
 {
     if (!t->embeddings) return OK;
-    int64_t one = model_grid(t->recipe.model) * model_grid(t->recipe.model) * model_embed_dim(t->recipe.model);
+    int64_t one = model_grid(t->recipe.model) * model_grid(t->recipe.model) *
+                  model_embed_dim(t->recipe.model);
     for (int64_t i = 0; i < t->config.batch; i++)
-        TRY(embeddings_get(t->embeddings, batch->sample_id[i], batch->flipped[i], t->targets + i * one));
+        TRY(embeddings_get(t->embeddings, batch->sample_id[i], batch->flipped[i],
+                           t->targets + i * one));
     return exec_write(t->exec, t->step->target, t->targets);
 }
 
@@ -336,34 +374,47 @@ static Status read_result(Trainer *t, StepResult *result)
     return exec_read(t->exec, t->step->ok, &result->ok);
 }
 
-/* The update of a bad step was not applied, so running it again shows where the first bad number arose. */
+/* The update of a bad step was not applied, so running it again shows where the first bad number
+ * arose. */
 static Status explain_bad_step(Trainer *t, const Batch *batch, const StepResult *result)
 {
     char ids[400] = "", why[512], last[64];
     size_t used = 0;
     for (int64_t i = 0; i < t->config.batch && used + 24 < sizeof ids; i++)
-        used += (size_t)snprintf(ids + used, sizeof ids - used, "%s%" PRIu64, i ? ", " : "", batch->sample_id[i]);
+        used += (size_t)snprintf(ids + used, sizeof ids - used, "%s%" PRIu64, i ? ", " : "",
+                                 batch->sample_id[i]);
     Status status = exec_run_checked(t->exec);
-    if (status == OK) snprintf(why, sizeof why, "the sum of squares of the gradients overflows");
-    else snprintf(why, sizeof why, "%s", status_message());
-    if (t->saved_step < 0) snprintf(last, sizeof last, "no state was saved yet");
-    else snprintf(last, sizeof last, "the last state is of step %" PRId64, t->saved_step);
-    return status_fail(E_NUMERIC, "step %" PRId64 ": loss %g, gradient norm %g; %s; sample ids %s; nothing was updated, %s",
+    if (status == OK)
+        snprintf(why, sizeof why, "the sum of squares of the gradients overflows");
+    else
+        snprintf(why, sizeof why, "%s", status_message());
+    if (t->saved_step < 0)
+        snprintf(last, sizeof last, "no state was saved yet");
+    else
+        snprintf(last, sizeof last, "the last state is of step %" PRId64, t->saved_step);
+    return status_fail(E_NUMERIC,
+                       "step %" PRId64
+                       ": loss %g, gradient norm %g; %s; sample ids %s; nothing was updated, %s",
                        t->next_step, result->loss, result->grad_norm, why, ids, last);
 }
 
 static Status record_step(Trainer *t, const StepResult *result)
 {
-    double img_per_s = (double)t->config.batch / result->seconds, data_ms = 1e3 * result->wait_seconds;
+    double img_per_s = (double)t->config.batch / result->seconds,
+           data_ms = 1e3 * result->wait_seconds;
     LogField fields[] = {
-        LOG_INT("step", t->next_step), LOG_DOUBLE("loss", result->loss),
-        LOG_DOUBLE("grad_norm", result->grad_norm), LOG_DOUBLE("lr", result->lr),
-        LOG_DOUBLE("loss_scale", scaler_scale(&t->scaler)), LOG_DOUBLE("step_ms", 1e3 * result->seconds),
-        LOG_DOUBLE("data_wait_ms", data_ms), LOG_DOUBLE("img_per_s", img_per_s),
+        LOG_INT("step", t->next_step),
+        LOG_DOUBLE("loss", result->loss),
+        LOG_DOUBLE("grad_norm", result->grad_norm),
+        LOG_DOUBLE("lr", result->lr),
+        LOG_DOUBLE("loss_scale", scaler_scale(&t->scaler)),
+        LOG_DOUBLE("step_ms", 1e3 * result->seconds),
+        LOG_DOUBLE("data_wait_ms", data_ms),
+        LOG_DOUBLE("img_per_s", img_per_s),
         LOG_INT("peak_bytes", peak_rss_bytes()),
     };
     TensorboardScalar scalars[] = {
-        {"loss", result->loss}, {"grad_norm", result->grad_norm}, {"lr", result->lr},
+        {"loss", result->loss},   {"grad_norm", result->grad_norm}, {"lr", result->lr},
         {"img_per_s", img_per_s}, {"data_wait_ms", data_ms},
     };
     TRY(log_record(t->log, sizeof fields / sizeof fields[0], fields));
@@ -374,13 +425,19 @@ static Status record_step(Trainer *t, const StepResult *result)
 static void show_step(Trainer *t, const StepResult *result)
 {
     bool now = t->next_step % t->options->run_log_every == 0 || t->next_step + 1 == t->n_steps;
-    progress_step(t->progress, &(ProgressStep){.n_images = t->config.batch, .memory_bytes = peak_rss_bytes(),
-                                               .loss = result->loss, .seconds = result->seconds,
+    progress_step(t->progress, &(ProgressStep){.n_images = t->config.batch,
+                                               .memory_bytes = peak_rss_bytes(),
+                                               .loss = result->loss,
+                                               .seconds = result->seconds,
                                                .wait_seconds = result->wait_seconds});
     if (t->progress || !now) return;
-    log_text(t->log, LOG_INFO, "step %" PRId64 "/%" PRId64 " loss %.6g grad_norm %.4g lr %.3g, %.2f img/s, %.0f ms, data "
-             "wait %.0f ms", t->next_step, t->n_steps, result->loss, result->grad_norm, result->lr,
-             (double)t->config.batch / result->seconds, 1e3 * result->seconds, 1e3 * result->wait_seconds);
+    log_text(t->log, LOG_INFO,
+             "step %" PRId64 "/%" PRId64
+             " loss %.6g grad_norm %.4g lr %.3g, %.2f img/s, %.0f ms, data "
+             "wait %.0f ms",
+             t->next_step, t->n_steps, result->loss, result->grad_norm, result->lr,
+             (double)t->config.batch / result->seconds, 1e3 * result->seconds,
+             1e3 * result->wait_seconds);
 }
 
 static void time_step(Trainer *t, double start_seconds, StepResult *result)
@@ -415,8 +472,11 @@ static Status run_steps(Trainer *t)
         TRY(run_step(t));
         if (!stop_signal) continue;
         TRY(save_state(t));
-        return status_fail(E_INTERRUPTED, "stopped by signal %d after step %" PRId64 "; the state is saved; go on with "
-                           "--run.resume=auto", (int)stop_signal, t->next_step - 1);
+        return status_fail(E_INTERRUPTED,
+                           "stopped by signal %d after step %" PRId64
+                           "; the state is saved; go on with "
+                           "--run.resume=auto",
+                           (int)stop_signal, t->next_step - 1);
     }
     TRY(save_state(t));
     TRY(save_result(t));
