@@ -65,9 +65,15 @@ tests: $(TESTS)
 mutants: $(BUILD)/tests/mutants
 	$<
 
+# Weights to PyTorch and back; in a Python environment of its own, which nothing else needs.
+oracle: all
+	python3 -m venv $(BUILD)/oracle
+	$(BUILD)/oracle/bin/pip install --quiet torch numpy
+	$(BUILD)/oracle/bin/python tests/oracle/interop.py $(BUILD)/retort
+
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all setup demo test sanitize lint tests mutants clean
+.PHONY: all setup demo test sanitize lint tests mutants oracle clean
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -12,6 +12,8 @@ Status status_fail(Status code, const char *format, ...)
     va_start(args, format);
     vsnprintf(message, sizeof message, format, args);
     va_end(args);
+    for (char *c = message; *c; c++) /* names come from files; a message stays one line */
+        if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
     return code;
 }
 

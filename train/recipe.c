@@ -206,7 +206,7 @@ Status recipe_load_weights(const Recipe *recipe, const Options *o)
 Status recipe_load_teacher(const Recipe *recipe, const Options *o)
 {
     if (o->teacher_weights[0] == '\0')
-        return status_fail(E_CONFIG, "teacher.weights is not set; name a safetensors file, or `random` to try things out");
+        return status_fail(E_CONFIG, "teacher.weights is not set; name a .pth or safetensors file, or `random` to try things out");
     TRY(store_allocate(recipe->teacher_store));
     const char *path = strcmp(o->teacher_weights, "random") == 0 ? "" : o->teacher_weights;
     return load_or_init(recipe->teacher_store, recipe->teacher, path, o, (uint64_t)o->seed + 1);
