@@ -111,6 +111,7 @@ static Status append_spans(PolygonScratch *scratch, int64_t n_crossings, int64_t
     int64_t *crossings = scratch->crossings.data;
     TRY(buffer_grow(&scratch->spans, (size_t)(*n_spans + n_crossings / 2 + 1) * sizeof(Span)));
     Span *spans = scratch->spans.data;
+    if (n_crossings == 0) return OK;
     qsort(crossings, (size_t)n_crossings, sizeof *crossings, by_position);
     for (int64_t i = 0; i < n_crossings; i += 2) {
         int64_t end = i + 1 < n_crossings ? crossings[i + 1] : n_px;
@@ -131,6 +132,7 @@ static int by_first(const void *a, const void *b)
 static int64_t join_spans(Span *spans, int64_t n)
 {
     int64_t n_joined = 0;
+    if (n == 0) return 0;
     qsort(spans, (size_t)n, sizeof *spans, by_first);
     for (int64_t i = 0; i < n; i++) {
         Span *last = n_joined > 0 ? &spans[n_joined - 1] : NULL;
