@@ -59,6 +59,13 @@ static Status step_to(Walk *walk, Point to)
     return add_crossing(walk, left / FINE, upper);
 }
 
+/* Not inlined, or the compiler would fuse the product with the sum it goes into: without the
+ * rounding in between a point that lies half-way may go to the other side than the source's. */
+__attribute__((noinline)) static double product(double a, double b)
+{
+    return a * b;
+}
+
 /* Every point of an edge, in steps of one along its longer axis. The points of an edge walked
  * backwards are those of the edge walked forwards, so that neighbours share them. */
 static Status walk_edge(Walk *walk, Point from, Point to)
@@ -69,7 +76,8 @@ static Status walk_edge(Walk *walk, Point from, Point to)
     double slope = n == 0 ? 0 : (double)(flat ? b.y - a.y : b.x - a.x) / (double)n;
     for (int64_t i = 0; i <= n; i++) {
         int64_t t = back ? n - i : i;
-        int64_t across = (int64_t)((double)(flat ? a.y : a.x) + slope * (double)t + 0.5);
+        int64_t start = flat ? a.y : a.x;
+        int64_t across = (int64_t)((double)start + product(slope, (double)t) + 0.5);
         TRY(step_to(walk, flat ? (Point){a.x + t, across} : (Point){across, a.y + t}));
     }
     return OK;
@@ -80,7 +88,7 @@ static Status fine_point(const double xy[2], Point *out)
     if (!(fabs(xy[0]) <= LARGEST_PX && fabs(xy[1]) <= LARGEST_PX))
         return status_fail(E_FORMAT, "a polygon has the corner %g,%g, wanted at most %d px", xy[0],
                            xy[1], LARGEST_PX);
-    *out = (Point){(int64_t)(FINE * xy[0] + 0.5), (int64_t)(FINE * xy[1] + 0.5)};
+    *out = (Point){(int64_t)(product(FINE, xy[0]) + 0.5), (int64_t)(product(FINE, xy[1]) + 0.5)};
     return OK;
 }
 
