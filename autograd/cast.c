@@ -61,7 +61,9 @@ static void cast_node(Casting *c, NodeId id, RegionId region, int *index)
     for (int s = 0; s < graph->nodes[id].n_src; s++) {
         ValueId src = graph->nodes[id].src[s];
         if (src == VALUE_NONE || !op_src(graph->nodes[id].op, s, &operand)) continue;
-        ValueId cast = cast_operand(c, src, operand.kind, region, index);
+        /* What a gather collects keeps the dtype it was made with, whatever became of its parts. */
+        bool into_f32 = graph->nodes[id].op == OP_COPY && graph->values[graph->nodes[id].dst[0]].dtype == DT_F32;
+        ValueId cast = cast_operand(c, src, into_f32 ? 'f' : operand.kind, region, index);
         graph->nodes[id].src[s] = cast;
     }
     const Node *node = &graph->nodes[id];

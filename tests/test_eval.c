@@ -423,7 +423,7 @@ static Status take_record(void *user, const JsonEvent *event)
 Test(segment, writes_what_the_predictor_gives)
 {
     static const double box[4] = {100, 200, 800, 1500};
-    char image[256], masks[256], weights[340], out[340], path[340];
+    char image[256], masks[256], weights[340], out[340], path[400];
     SKIP_WITHOUT("data/sa1b/pairs/sa_1.jpg", image);
     SKIP_WITHOUT("data/sa1b/pairs/sa_1.json", masks);
     Fixture f;

@@ -219,8 +219,6 @@ void step_watch_masks(Step *step)
     const char *names[] = {"lowres", "iou", "terms", "candidates", "best"};
     for (int i = 0; i < 5; i++) {
         if (*results[i] == VALUE_NONE) continue;
-        if (step->config.precision != DT_F32 && results[i] != &step->best) /* collected as they are now: f32 */
-            *results[i] = graph_op(step->graph, OP_CAST, ATTR(cast, .dtype = DT_F32), SRC(*results[i]));
         ValueId of_micro = graph_gather(step->graph, *results[i]);
         *results[i] = graph_gather(step->graph, of_micro);
         graph_output(step->graph, *results[i], names[i]);
