@@ -1,10 +1,10 @@
 /* Reverse-mode differentiation as a function from graph to graph.
  *
- * Walks the program of each region backwards and asks the gradient rule of every node on a path from a
- * wanted value to the loss for new nodes, which go to the end of the node's region. Contributions to a
- * value of the same region are added there; contributions to a value of an enclosing region are first added
- * up within the iteration and then accumulated over the iterations (graph_accumulate), which gives one
- * contribution in the parent region.
+ * Walks the program of each region backwards and asks the gradient rule of every node on a path
+ * from a wanted value to the loss for new nodes, which go to the end of the node's region.
+ * Contributions to a value of the same region are added there; contributions to a value of an
+ * enclosing region are first added up within the iteration and then accumulated over the iterations
+ * (graph_accumulate), which gives one contribution in the parent region.
  *
  * Called by train/ through passes.h, and by the gradient checks.
  */
@@ -35,7 +35,8 @@ static void mark_node(Differentiation *d, const Node *node)
 {
     bool any = false;
     if (op_info(node->op)->flags & OP_FLAG_STOP) return;
-    for (int i = 0; i < node->n_src; i++) any |= node->src[i] != VALUE_NONE && d->required[node->src[i]];
+    for (int i = 0; i < node->n_src; i++)
+        any |= node->src[i] != VALUE_NONE && d->required[node->src[i]];
     if (!any) return;
     for (int i = 0; i < node->n_dst; i++) d->required[node->dst[i]] = true;
 }
@@ -44,8 +45,10 @@ static void mark_region(Differentiation *d, RegionId region)
 {
     const Region *r = &d->graph->regions[region];
     for (int i = 0; i < r->n_items; i++) {
-        if (r->items[i].is_region) mark_region(d, r->items[i].id);
-        else if (!d->graph->nodes[r->items[i].id].dead) mark_node(d, &d->graph->nodes[r->items[i].id]);
+        if (r->items[i].is_region)
+            mark_region(d, r->items[i].id);
+        else if (!d->graph->nodes[r->items[i].id].dead)
+            mark_node(d, &d->graph->nodes[r->items[i].id]);
     }
 }
 
@@ -57,16 +60,19 @@ static void contribute(Differentiation *d, Level *level, ValueId value, ValueId 
     *sum = *sum == VALUE_NONE ? gradient : graph_op(d->graph, OP_ADD, NO_ATTR, SRC(*sum, gradient));
 }
 
-/* A source that was broadcast gets the sum of its gradient over the stretched axes: the one place. */
+/* A source that was broadcast gets the sum of its gradient over the stretched axes: the one place.
+ */
 static ValueId unbroadcast(Graph *graph, ValueId gradient, Shape shape)
 {
-    if (gradient == VALUE_NONE || shape_equal(graph->values[gradient].shape, shape)) return gradient;
+    if (gradient == VALUE_NONE || shape_equal(graph->values[gradient].shape, shape))
+        return gradient;
     return graph_op(graph, OP_REDUCE_SUM, ATTR(reduce_sum, .shape = shape), SRC(gradient));
 }
 
 static ValueId gradient_of(const Level *level, ValueId value, RegionId owner)
 {
-    while (level->region != owner) level = level->outer; /* only ACCUM writes to an enclosing region */
+    while (level->region != owner)
+        level = level->outer; /* only ACCUM writes to an enclosing region */
     return level->gradient[value];
 }
 
@@ -89,9 +95,11 @@ static void check_needs(const Graph *graph, OpId op, const GradCall *call, NodeI
             bool is_gradient = false, is_operand = false, declared = false;
             for (int i = 0; i < call->n_dst; i++) is_gradient |= read == call->ddst[i];
             for (int i = 0; i < call->n_src; i++)
-                if (read == call->src[i]) is_operand = true, declared |= declared_need(needs, 's', i);
+                if (read == call->src[i])
+                    is_operand = true, declared |= declared_need(needs, 's', i);
             for (int i = 0; i < call->n_dst; i++)
-                if (read == call->dst[i]) is_operand = true, declared |= declared_need(needs, 'd', i);
+                if (read == call->dst[i])
+                    is_operand = true, declared |= declared_need(needs, 'd', i);
             assert(read == VALUE_NONE || is_gradient || !is_operand || declared);
         }
 }
@@ -135,7 +143,8 @@ static void differentiate_loop(Differentiation *d, Level *level, RegionId child)
 {
     Graph *graph = d->graph;
     RegionId floor = graph->floor;
-    Level inner = {.outer = level, .region = child,
+    Level inner = {.outer = level,
+                   .region = child,
                    .gradient = mem_alloc((size_t)d->n_values * sizeof(ValueId))};
     graph->floor = child;
     differentiate_region(d, &inner);
@@ -155,33 +164,40 @@ static void differentiate_loop(Differentiation *d, Level *level, RegionId child)
 static void differentiate_region(Differentiation *d, Level *level)
 {
     int n_items = d->graph->regions[level->region].n_items;
-    Item *items = mem_alloc((size_t)n_items * sizeof(Item)); /* a copy: backward nodes are appended */
+    Item *items = mem_alloc((size_t)n_items *
+                            sizeof(Item)); /* a copy: backward nodes are appended */
     memcpy(items, d->graph->regions[level->region].items, (size_t)n_items * sizeof(Item));
     for (int i = n_items - 1; i >= 0 && d->graph->status == OK; i--) {
-        if (items[i].is_region) differentiate_loop(d, level, items[i].id);
-        else if (!d->graph->nodes[items[i].id].dead) differentiate_node(d, level, items[i].id);
+        if (items[i].is_region)
+            differentiate_loop(d, level, items[i].id);
+        else if (!d->graph->nodes[items[i].id].dead)
+            differentiate_node(d, level, items[i].id);
     }
     free(items);
 }
 
-void pass_differentiate(Graph *graph, ValueId loss, ValueId seed, int n_wanted, const ValueId *wanted,
-                        ValueId *gradient)
+void pass_differentiate(Graph *graph, ValueId loss, ValueId seed, int n_wanted,
+                        const ValueId *wanted, ValueId *gradient)
 {
     memset(gradient, 0, (size_t)n_wanted * sizeof *gradient);
     if (graph->status != OK) return;
-    assert(graph->values[loss].region == REGION_STEP && shape_elems(graph->values[loss].shape) == 1);
+    assert(graph->values[loss].region == REGION_STEP &&
+           shape_elems(graph->values[loss].shape) == 1);
     graph->backward = true;
     const Value *of = &graph->values[loss];
     if (seed == VALUE_NONE) seed = graph_filled_at(graph, REGION_STEP, 0, of->dtype, of->shape, 1);
-    Differentiation d = {.graph = graph, .n_values = graph->n_values,
+    Differentiation d = {.graph = graph,
+                         .n_values = graph->n_values,
                          .required = mem_alloc((size_t)graph->n_values * sizeof(bool))};
     for (int i = 0; i < n_wanted; i++) d.required[wanted[i]] = true;
     mark_region(&d, REGION_STEP);
-    Level level = {.region = REGION_STEP, .gradient = mem_alloc((size_t)d.n_values * sizeof(ValueId))};
+    Level level = {.region = REGION_STEP,
+                   .gradient = mem_alloc((size_t)d.n_values * sizeof(ValueId))};
     level.gradient[loss] = seed;
     differentiate_region(&d, &level);
     graph->backward = false;
-    for (int i = 0; i < n_wanted && graph->status == OK; i++) gradient[i] = level.gradient[wanted[i]];
+    for (int i = 0; i < n_wanted && graph->status == OK; i++)
+        gradient[i] = level.gradient[wanted[i]];
     free(level.gradient);
     free(d.required);
 }

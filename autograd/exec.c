@@ -26,7 +26,7 @@ struct Exec {
     int n_patches, patch_capacity;
     int *first_patch; /* by node, n_nodes + 1 entries: patches [first_patch[n], first_patch[n+1]) */
     int64_t iteration[REGION_MAX_DEPTH];
-    int *loop_start;  /* by region: instruction after its LOOP_BEGIN */
+    int *loop_start; /* by region: instruction after its LOOP_BEGIN */
     bool profiling;
     NodeProfile *profile;
 };
@@ -57,7 +57,8 @@ static void bind_operand(Exec *exec, ValueId value, Tensor *tensor)
         moves |= v->stride[depth] != 0;
     }
     if (!moves) return;
-    exec->patches = mem_grow(exec->patches, &exec->patch_capacity, exec->n_patches + 1, sizeof(Patch));
+    exec->patches = mem_grow(exec->patches, &exec->patch_capacity, exec->n_patches + 1,
+                             sizeof(Patch));
     exec->patches[exec->n_patches++] = patch;
 }
 
@@ -67,8 +68,10 @@ static void bind_addresses(Exec *exec)
         KernelCall *call = &exec->plan->calls[n];
         exec->first_patch[n] = exec->n_patches;
         if (!call->run) continue;
-        for (int i = 0; i < call->n_src; i++) bind_operand(exec, exec->graph->nodes[n].src[i], &call->src[i]);
-        for (int i = 0; i < call->n_dst; i++) bind_operand(exec, exec->graph->nodes[n].dst[i], &call->dst[i]);
+        for (int i = 0; i < call->n_src; i++)
+            bind_operand(exec, exec->graph->nodes[n].src[i], &call->src[i]);
+        for (int i = 0; i < call->n_dst; i++)
+            bind_operand(exec, exec->graph->nodes[n].dst[i], &call->dst[i]);
         call->scratch = exec->arena + exec->plan->scratch_offset[n];
     }
     exec->first_patch[exec->graph->n_nodes] = exec->n_patches;
@@ -113,10 +116,7 @@ void exec_destroy(Exec *exec)
     free(exec);
 }
 
-const Plan *exec_plan(const Exec *exec)
-{
-    return exec->plan;
-}
+const Plan *exec_plan(const Exec *exec) { return exec->plan; }
 
 /* ---- host access ---- */
 
@@ -129,14 +129,16 @@ static size_t bytes_of(const Exec *exec, ValueId value)
 Status exec_write(Exec *exec, ValueId input, const void *host)
 {
     assert(graph_value(exec->graph, input)->kind == VALUE_INPUT);
-    return exec->backend->upload(exec->backend, base_address(exec, input), host, bytes_of(exec, input));
+    return exec->backend->upload(exec->backend, base_address(exec, input), host,
+                                 bytes_of(exec, input));
 }
 
 Status exec_read(Exec *exec, ValueId value, void *host)
 {
     const Value *v = graph_value(exec->graph, value);
     assert(v->output || v->kind == VALUE_INPUT || v->kind == VALUE_STORE);
-    return exec->backend->download(exec->backend, host, base_address(exec, value), bytes_of(exec, value));
+    return exec->backend->download(exec->backend, host, base_address(exec, value),
+                                   bytes_of(exec, value));
 }
 
 /* ---- running ---- */
@@ -204,22 +206,17 @@ static Status run_program(Exec *exec, bool checked)
     return exec->backend->wait(exec->backend);
 }
 
-Status exec_run(Exec *exec)
-{
-    return run_program(exec, false);
-}
+Status exec_run(Exec *exec) { return run_program(exec, false); }
 
-Status exec_run_checked(Exec *exec)
-{
-    return run_program(exec, true);
-}
+Status exec_run_checked(Exec *exec) { return run_program(exec, true); }
 
 /* Index of the first element that is not finite; -1 if all are. */
 static int64_t first_nonfinite(const void *data, DType dtype, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
         double value;
-        tensor_convert(&value, DT_F64, (const char *)data + (size_t)i * dtype_size(dtype), dtype, 1);
+        tensor_convert(&value, DT_F64, (const char *)data + (size_t)i * dtype_size(dtype), dtype,
+                       1);
         if (!isfinite(value)) return i;
     }
     return -1;
@@ -234,28 +231,26 @@ static Status check_node(const Exec *exec, NodeId node)
         if (!dtype_is_float(dst->dtype)) continue;
         void *host = mem_alloc(tensor_bytes(dst));
         Status status = exec->backend->download(exec->backend, host, dst->data, tensor_bytes(dst));
-        int64_t bad = status == OK ? first_nonfinite(host, dst->dtype, shape_elems(dst->shape)) : -1;
+        int64_t bad = status == OK ? first_nonfinite(host, dst->dtype, shape_elems(dst->shape))
+                                   : -1;
         free(host);
         TRY(status);
         if (bad < 0) continue;
         char shape[64];
-        return status_fail(E_NUMERIC, "%s: %s%s wrote NaN or infinity first: destination %d (%s), element %lld, "
-                           "micro-batch %lld, chunk %lld", call->label[0] ? call->label : "step",
-                           op_info(call->op)->name, exec->graph->nodes[node].backward ? " (backward)" : "", d,
-                           shape_format(dst->shape, shape, sizeof shape), (long long)bad,
-                           (long long)exec->iteration[1], (long long)exec->iteration[2]);
+        return status_fail(
+            E_NUMERIC,
+            "%s: %s%s wrote NaN or infinity first: destination %d (%s), element %lld, "
+            "micro-batch %lld, chunk %lld",
+            call->label[0] ? call->label : "step", op_info(call->op)->name,
+            exec->graph->nodes[node].backward ? " (backward)" : "", d,
+            shape_format(dst->shape, shape, sizeof shape), (long long)bad,
+            (long long)exec->iteration[1], (long long)exec->iteration[2]);
     }
     return OK;
 }
 
 /* ---- profile ---- */
 
-void exec_profile(Exec *exec, bool on)
-{
-    exec->profiling = on;
-}
+void exec_profile(Exec *exec, bool on) { exec->profiling = on; }
 
-const NodeProfile *exec_profile_of(const Exec *exec, NodeId node)
-{
-    return &exec->profile[node];
-}
+const NodeProfile *exec_profile_of(const Exec *exec, NodeId node) { return &exec->profile[node]; }

@@ -1,8 +1,8 @@
 /* The executor: owns the arena of a plan and replays its program.
  *
  * Invariants
- *  1. exec_run allocates nothing and decides nothing: it walks instructions, steps the pointers of sliced
- *     operands at loop iterations and calls bound kernels.
+ *  1. exec_run allocates nothing and decides nothing: it walks instructions, steps the pointers of
+ * sliced operands at loop iterations and calls bound kernels.
  *  2. Host access to inputs and outputs is between runs only.
  */
 #ifndef RETORT_AUTOGRAD_EXEC_H
@@ -12,14 +12,14 @@
 
 typedef struct Exec Exec;
 
-/* exec_create: plans `graph` on `backend` and allocates the arena. The stores the graph refers to must be
- * allocated. The graph must outlive the Exec. */
+/* exec_create: plans `graph` on `backend` and allocates the arena. The stores the graph refers to
+ * must be allocated. The graph must outlive the Exec. */
 Status exec_create(Graph *graph, Backend *backend, Exec **out);
 void exec_destroy(Exec *exec);
 const Plan *exec_plan(const Exec *exec);
 
-/* exec_write / exec_read: a whole input, or an input or output by value, from or to host memory of the
- * value's dtype and stored shape (N,H,W,C for maps). */
+/* exec_write / exec_read: a whole input, or an input or output by value, from or to host memory of
+ * the value's dtype and stored shape (N,H,W,C for maps). */
 Status exec_write(Exec *exec, ValueId input, const void *host);
 Status exec_read(Exec *exec, ValueId value, void *host);
 
@@ -30,7 +30,10 @@ Status exec_run(Exec *exec);
 Status exec_run_checked(Exec *exec);
 
 /* Per node: executions and time, collected while profiling is on. */
-typedef struct NodeProfile { int64_t runs; double seconds; } NodeProfile;
+typedef struct NodeProfile {
+    int64_t runs;
+    double seconds;
+} NodeProfile;
 void exec_profile(Exec *exec, bool on);
 const NodeProfile *exec_profile_of(const Exec *exec, NodeId node);
 

@@ -3,10 +3,7 @@
 #include "autograd/graph.h"
 #include "autograd/rules.h"
 
-void grad_add(GradCall *call)
-{
-    call->dsrc[0] = call->dsrc[1] = call->ddst[0];
-}
+void grad_add(GradCall *call) { call->dsrc[0] = call->dsrc[1] = call->ddst[0]; }
 
 void grad_act(GradCall *call)
 {

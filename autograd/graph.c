@@ -1,4 +1,5 @@
-/* Building the static graph: values, nodes, regions. See graph.h for the model and its invariants. */
+/* Building the static graph: values, nodes, regions. See graph.h for the model and its invariants.
+ */
 #include "autograd/graph.h"
 
 #include <assert.h>
@@ -29,7 +30,8 @@ const char *graph_string(Graph *graph, const char *text)
 
 static RegionId new_region(Graph *graph, RegionId parent, int64_t count, const char *name)
 {
-    graph->regions = mem_grow(graph->regions, &graph->regions_capacity, graph->n_regions + 1, sizeof(Region));
+    graph->regions = mem_grow(graph->regions, &graph->regions_capacity, graph->n_regions + 1,
+                              sizeof(Region));
     Region *region = &graph->regions[graph->n_regions];
     *region = (Region){.parent = parent, .count = count, .name = graph_string(graph, name)};
     region->depth = graph->n_regions == 0 ? 0 : graph->regions[parent].depth + 1;
@@ -75,7 +77,8 @@ void graph_fail(Graph *graph, Status code, const char *format, ...)
 
 ValueId graph_new_value(Graph *graph, Value value)
 {
-    graph->values = mem_grow(graph->values, &graph->values_capacity, graph->n_values + 1, sizeof(Value));
+    graph->values = mem_grow(graph->values, &graph->values_capacity, graph->n_values + 1,
+                             sizeof(Value));
     graph->values[graph->n_values] = value;
     return graph->n_values++;
 }
@@ -95,8 +98,11 @@ ValueId graph_input(Graph *graph, const char *name, DType dtype, Shape shape)
 {
     if (graph->status != OK) return VALUE_NONE;
     assert(graph_find_input(graph, name) == VALUE_NONE);
-    return graph_new_value(graph, (Value){.kind = VALUE_INPUT, .dtype = dtype, .shape = shape,
-                                          .producer = -1, .name = graph_string(graph, name)});
+    return graph_new_value(graph, (Value){.kind = VALUE_INPUT,
+                                          .dtype = dtype,
+                                          .shape = shape,
+                                          .producer = -1,
+                                          .name = graph_string(graph, name)});
 }
 
 ValueId graph_store_value(Graph *graph, Store *store, int entry)
@@ -107,15 +113,20 @@ ValueId graph_store_value(Graph *graph, Store *store, int entry)
         if (value->kind == VALUE_STORE && value->store == store && value->entry == entry) return v;
     }
     const StoreEntry *e = &store->entries[entry];
-    return graph_new_value(graph, (Value){.kind = VALUE_STORE, .dtype = e->dtype, .shape = e->stored,
-                                          .producer = -1, .name = graph_string(graph, e->name),
-                                          .store = store, .entry = entry});
+    return graph_new_value(graph, (Value){.kind = VALUE_STORE,
+                                          .dtype = e->dtype,
+                                          .shape = e->stored,
+                                          .producer = -1,
+                                          .name = graph_string(graph, e->name),
+                                          .store = store,
+                                          .entry = entry});
 }
 
 ValueId graph_find_input(const Graph *graph, const char *name)
 {
     for (ValueId v = 1; v < graph->n_values; v++)
-        if (graph->values[v].kind == VALUE_INPUT && strcmp(graph->values[v].name, name) == 0) return v;
+        if (graph->values[v].kind == VALUE_INPUT && strcmp(graph->values[v].name, name) == 0)
+            return v;
     return VALUE_NONE;
 }
 
@@ -130,7 +141,8 @@ ValueId graph_find_output(const Graph *graph, const char *name)
 
 /* ---- nodes ---- */
 
-/* Where a new item of `region` goes: in front of a child loop that is still being built, else at the end. */
+/* Where a new item of `region` goes: in front of a child loop that is still being built, else at
+ * the end. */
 static int insertion_point(const Graph *graph, RegionId region)
 {
     const Region *r = &graph->regions[region];
@@ -161,7 +173,8 @@ static NodeId new_node(Graph *graph, Node node)
 {
     graph->nodes = mem_grow(graph->nodes, &graph->nodes_capacity, graph->n_nodes + 1, sizeof(Node));
     if (graph->n_nodes > 0 && strcmp(graph->nodes[graph->n_nodes - 1].label, graph->label) == 0)
-        node.label = graph->nodes[graph->n_nodes - 1].label; /* runs of one module share the string */
+        node.label =
+            graph->nodes[graph->n_nodes - 1].label; /* runs of one module share the string */
     else
         node.label = graph_string(graph, graph->label);
     node.backward = graph->backward;
@@ -169,19 +182,22 @@ static NodeId new_node(Graph *graph, Node node)
     return graph->n_nodes++;
 }
 
-static ShapeCall shape_call(const Graph *graph, OpId op, const OpAttr *attr, int n_src, const ValueId *src)
+static ShapeCall shape_call(const Graph *graph, OpId op, const OpAttr *attr, int n_src,
+                            const ValueId *src)
 {
     assert(n_src <= OP_MAX_SRC);
     ShapeCall call = {.op = op, .label = graph->label, .attr = attr, .n_src = n_src};
     for (int i = 0; i < n_src; i++)
         if (src[i] != VALUE_NONE)
-            call.src[i] = (Tensor){.dtype = graph->values[src[i]].dtype, .shape = graph->values[src[i]].shape};
+            call.src[i] = (Tensor){.dtype = graph->values[src[i]].dtype,
+                                   .shape = graph->values[src[i]].shape};
     return call;
 }
 
 bool graph_region_inside(const Graph *graph, RegionId inner, RegionId outer)
 {
-    while (graph->regions[inner].depth > graph->regions[outer].depth) inner = graph->regions[inner].parent;
+    while (graph->regions[inner].depth > graph->regions[outer].depth)
+        inner = graph->regions[inner].parent;
     return inner == outer;
 }
 
@@ -194,14 +210,19 @@ static RegionId deepest_region(const Graph *graph, RegionId floor, int n_src, co
         if (graph->regions[region].depth > graph->regions[deepest].depth) deepest = region;
     }
     for (int i = 0; i < n_src; i++) /* sources of two sibling loops cannot meet in one node */
-        assert(src[i] == VALUE_NONE || graph_region_inside(graph, deepest, graph->values[src[i]].region));
+        assert(src[i] == VALUE_NONE ||
+               graph_region_inside(graph, deepest, graph->values[src[i]].region));
     return deepest;
 }
 
-static ValueId new_destination(Graph *graph, NodeId node, RegionId region, const Tensor *tensor, ValueId src)
+static ValueId new_destination(Graph *graph, NodeId node, RegionId region, const Tensor *tensor,
+                               ValueId src)
 {
-    Value value = {.kind = VALUE_TEMP, .dtype = tensor->dtype, .shape = tensor->shape,
-                   .region = region, .producer = node};
+    Value value = {.kind = VALUE_TEMP,
+                   .dtype = tensor->dtype,
+                   .shape = tensor->shape,
+                   .region = region,
+                   .producer = node};
     if (op_info(graph->nodes[node].op)->flags & OP_FLAG_VIEW) {
         value.kind = VALUE_VIEW;
         value.base = graph_base(graph, src);
@@ -235,25 +256,31 @@ NodeId graph_mutate_at(Graph *graph, OpId op, OpAttr attr, RegionId region, int 
     ShapeCall call = shape_call(graph, op, &attr, n_src, src);
     graph->status = rules_infer(&call);
     if (graph->status != OK) return -1;
-    NodeId id = new_node(graph, (Node){.op = op, .attr = attr, .region = region, .n_src = n_src, .n_dst = n_dst});
+    NodeId id = new_node(
+        graph, (Node){.op = op, .attr = attr, .region = region, .n_src = n_src, .n_dst = n_dst});
     if (n_src > 0) memcpy(graph->nodes[id].src, src, (size_t)n_src * sizeof *src);
     memcpy(graph->nodes[id].dst, dst, (size_t)n_dst * sizeof *dst);
     graph_insert_item(graph, region, index, (Item){.id = id});
     return id;
 }
 
-void graph_mutate(Graph *graph, OpId op, OpAttr attr, RegionId region, int n_src, const ValueId *src,
-                  int n_dst, const ValueId *dst)
+void graph_mutate(Graph *graph, OpId op, OpAttr attr, RegionId region, int n_src,
+                  const ValueId *src, int n_dst, const ValueId *dst)
 {
     if (graph->status != OK) return;
-    graph_mutate_at(graph, op, attr, region, insertion_point(graph, region), n_src, src, n_dst, dst);
+    graph_mutate_at(graph, op, attr, region, insertion_point(graph, region), n_src, src, n_dst,
+                    dst);
 }
 
-ValueId graph_filled_at(Graph *graph, RegionId region, int index, DType dtype, Shape shape, double fill)
+ValueId graph_filled_at(Graph *graph, RegionId region, int index, DType dtype, Shape shape,
+                        double fill)
 {
-    ValueId value = graph_new_value(graph, (Value){.kind = VALUE_TEMP, .dtype = dtype, .shape = shape,
-                                                   .region = region, .producer = -1});
-    NodeId node = graph_mutate_at(graph, OP_FILL, ATTR(fill, .value = fill), region, index, 0, NULL, 1, &value);
+    ValueId value = graph_new_value(
+        graph,
+        (Value){
+            .kind = VALUE_TEMP, .dtype = dtype, .shape = shape, .region = region, .producer = -1});
+    NodeId node = graph_mutate_at(graph, OP_FILL, ATTR(fill, .value = fill), region, index, 0, NULL,
+                                  1, &value);
     graph->values[value].producer = node;
     return value;
 }
@@ -261,7 +288,8 @@ ValueId graph_filled_at(Graph *graph, RegionId region, int index, DType dtype, S
 ValueId graph_filled(Graph *graph, DType dtype, Shape shape, double fill)
 {
     if (graph->status != OK) return VALUE_NONE;
-    return graph_filled_at(graph, REGION_STEP, insertion_point(graph, REGION_STEP), dtype, shape, fill);
+    return graph_filled_at(graph, REGION_STEP, insertion_point(graph, REGION_STEP), dtype, shape,
+                           fill);
 }
 
 ValueId graph_dst(const Graph *graph, ValueId first, int index)
@@ -290,18 +318,18 @@ int graph_label_push(Graph *graph, const char *format, ...)
     return mark;
 }
 
-void graph_label_pop(Graph *graph, int mark)
-{
-    graph->label[mark] = '\0';
-}
+void graph_label_pop(Graph *graph, int mark) { graph->label[mark] = '\0'; }
 
 void graph_module(Graph *graph, const char *suffix, ValueId value, bool channels_first)
 {
     if (graph->status != OK) return;
     char path[512];
-    snprintf(path, sizeof path, suffix && graph->label[0] ? "%s.%s" : "%s%s", graph->label, suffix ? suffix : "");
-    graph->modules = mem_grow(graph->modules, &graph->modules_capacity, graph->n_modules + 1, sizeof(ModuleOutput));
-    graph->modules[graph->n_modules++] = (ModuleOutput){graph_string(graph, path), value, channels_first};
+    snprintf(path, sizeof path, suffix && graph->label[0] ? "%s.%s" : "%s%s", graph->label,
+             suffix ? suffix : "");
+    graph->modules = mem_grow(graph->modules, &graph->modules_capacity, graph->n_modules + 1,
+                              sizeof(ModuleOutput));
+    graph->modules[graph->n_modules++] = (ModuleOutput){graph_string(graph, path), value,
+                                                        channels_first};
 }
 
 void graph_output(Graph *graph, ValueId value, const char *name)
@@ -324,10 +352,7 @@ RegionId graph_region_open(Graph *graph, RegionId parent, int64_t count, const c
     return region;
 }
 
-void graph_region_close(Graph *graph, RegionId region)
-{
-    graph->regions[region].open = false;
-}
+void graph_region_close(Graph *graph, RegionId region) { graph->regions[region].open = false; }
 
 static Shape without_first(Shape shape)
 {
@@ -369,9 +394,11 @@ ValueId graph_gather(Graph *graph, ValueId inner)
     Value from = graph->values[inner];
     assert(from.region != REGION_STEP);
     const Region *region = &graph->regions[from.region];
-    ValueId outer = graph_new_value(graph, (Value){
-        .kind = VALUE_TEMP, .dtype = from.dtype, .shape = with_first(region->count, from.shape),
-        .region = region->parent, .producer = -1});
+    ValueId outer = graph_new_value(graph, (Value){.kind = VALUE_TEMP,
+                                                   .dtype = from.dtype,
+                                                   .shape = with_first(region->count, from.shape),
+                                                   .region = region->parent,
+                                                   .producer = -1});
     ValueId slice = graph_slice(graph, from.region, outer);
     graph_mutate(graph, OP_COPY, NO_ATTR, from.region, SRC(inner), 1, &slice);
     return outer;
@@ -384,7 +411,8 @@ ValueId graph_accumulate(Graph *graph, ValueId inner)
     assert(from.region != REGION_STEP);
     RegionId parent = graph->regions[from.region].parent;
     DType dtype = from.dtype == DT_F64 ? DT_F64 : DT_F32;
-    ValueId acc = graph_filled_at(graph, parent, graph_region_item(graph, from.region), dtype, from.shape, 0);
+    ValueId acc = graph_filled_at(graph, parent, graph_region_item(graph, from.region), dtype,
+                                  from.shape, 0);
     graph_mutate(graph, OP_ACCUM, NO_ATTR, from.region, SRC(inner), 1, &acc);
     return acc;
 }

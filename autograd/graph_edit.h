@@ -1,5 +1,5 @@
-/* What passes need beyond graph.h to rewrite a graph: raw values, positions in a region's program. Used
- * inside autograd/ only.
+/* What passes need beyond graph.h to rewrite a graph: raw values, positions in a region's program.
+ * Used inside autograd/ only.
  */
 #ifndef RETORT_AUTOGRAD_GRAPH_EDIT_H
 #define RETORT_AUTOGRAD_GRAPH_EDIT_H
@@ -20,6 +20,7 @@ NodeId graph_mutate_at(Graph *graph, OpId op, OpAttr attr, RegionId region, int 
                        const ValueId *src, int n_dst, const ValueId *dst);
 
 /* graph_filled_at: as graph_filled, at a given index of a region's items. */
-ValueId graph_filled_at(Graph *graph, RegionId region, int index, DType dtype, Shape shape, double fill);
+ValueId graph_filled_at(Graph *graph, RegionId region, int index, DType dtype, Shape shape,
+                        double fill);
 
 #endif

@@ -43,7 +43,8 @@ void pass_fuse(Graph *graph)
         if (producer < 0 || n_readers[src] != 1 || watched(graph, src)) continue;
         Node *norm = &graph->nodes[producer];
         NormAttr *attr = norm_attr(norm);
-        if (!attr || attr->act != ACT_NONE || norm->dst[0] != src || norm->region != act->region) continue;
+        if (!attr || attr->act != ACT_NONE || norm->dst[0] != src || norm->region != act->region)
+            continue;
         attr->act = act->attr.act.kind;
         norm->dst[0] = act->dst[0];
         graph->values[act->dst[0]].producer = producer;
@@ -66,7 +67,8 @@ static bool node_matters(const Graph *graph, const bool *needed, const Node *nod
 {
     for (int i = 0; i < node->n_dst; i++) {
         ValueId base = graph_base(graph, node->dst[i]);
-        if (needed[node->dst[i]] || needed[base] || graph->values[base].kind == VALUE_STORE) return true;
+        if (needed[node->dst[i]] || needed[base] || graph->values[base].kind == VALUE_STORE)
+            return true;
     }
     return false;
 }
@@ -77,7 +79,8 @@ void pass_prune(Graph *graph)
     bool *needed = mem_alloc((size_t)graph->n_values * sizeof(bool));
     bool *kept = mem_alloc((size_t)graph->n_nodes * sizeof(bool));
     for (ValueId v = 1; v < graph->n_values; v++) needed[v] = graph->values[v].output;
-    /* Passes may have put nodes anywhere, so node order says nothing: repeat until nothing changes. */
+    /* Passes may have put nodes anywhere, so node order says nothing: repeat until nothing changes.
+     */
     for (bool changed = true; changed;) {
         changed = false;
         for (NodeId n = graph->n_nodes - 1; n >= 0; n--) {

@@ -1,7 +1,7 @@
 /* Placement of blocks with live ranges in one arena: a pure function. See plan.h.
  *
- * Largest first, each at the lowest offset that is free during its whole life. For the graphs here this
- * stays within a few per cent of the lower bound, because the big activations dominate.
+ * Largest first, each at the lowest offset that is free during its whole life. For the graphs here
+ * this stays within a few per cent of the lower bound, because the big activations dominate.
  */
 #include <stdlib.h>
 
@@ -63,7 +63,10 @@ size_t plan_place(PlanBlock *blocks, int n_blocks)
     return arena;
 }
 
-typedef struct Change { int32_t at; int64_t bytes; } Change;
+typedef struct Change {
+    int32_t at;
+    int64_t bytes;
+} Change;
 
 static int by_position(const void *a, const void *b)
 {

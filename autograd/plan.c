@@ -1,8 +1,9 @@
-/* From a graph to a plan: flatten the program, bind every node, derive live ranges, place. See plan.h.
+/* From a graph to a plan: flatten the program, bind every node, derive live ranges, place. See
+ * plan.h.
  *
- * Live ranges are positions in the flattened program. A value of an enclosing region that is touched inside
- * a loop is alive for the whole loop, since every iteration touches it; a value of the loop itself lives
- * within one iteration. Views count as their base.
+ * Live ranges are positions in the flattened program. A value of an enclosing region that is
+ * touched inside a loop is alive for the whole loop, since every iteration touches it; a value of
+ * the loop itself lives within one iteration. Views count as their base.
  */
 #include "autograd/plan.h"
 
@@ -46,7 +47,8 @@ static void flatten(Planning *p, RegionId region)
             continue;
         }
         const Node *node = &p->graph->nodes[r->items[i].id];
-        if (!node->dead && !(op_info(node->op)->flags & OP_FLAG_VIEW)) emit(p, INSTR_RUN, r->items[i].id);
+        if (!node->dead && !(op_info(node->op)->flags & OP_FLAG_VIEW))
+            emit(p, INSTR_RUN, r->items[i].id);
     }
     p->loop_end[region] = p->plan->n_instrs;
     if (region != REGION_STEP) emit(p, INSTR_LOOP_END, region);
@@ -64,8 +66,12 @@ static Status bind_node(Planning *p, Backend *backend, NodeId id)
 {
     const Node *node = &p->graph->nodes[id];
     KernelCall *call = &p->plan->calls[id];
-    *call = (KernelCall){.op = node->op, .label = node->label, .attr = &node->attr, .n_src = node->n_src,
-                         .n_dst = node->n_dst, .n_threads = backend->n_threads};
+    *call = (KernelCall){.op = node->op,
+                         .label = node->label,
+                         .attr = &node->attr,
+                         .n_src = node->n_src,
+                         .n_dst = node->n_dst,
+                         .n_threads = backend->n_threads};
     for (int i = 0; i < node->n_src; i++) call->src[i] = tensor_of(p->graph, node->src[i]);
     for (int i = 0; i < node->n_dst; i++) call->dst[i] = tensor_of(p->graph, node->dst[i]);
     return backend->bind(backend, call);
@@ -74,7 +80,8 @@ static Status bind_node(Planning *p, Backend *backend, NodeId id)
 static Status bind_program(Planning *p, Backend *backend)
 {
     for (int i = 0; i < p->plan->n_instrs; i++)
-        if (p->plan->program[i].kind == INSTR_RUN) TRY(bind_node(p, backend, p->plan->program[i].id));
+        if (p->plan->program[i].kind == INSTR_RUN)
+            TRY(bind_node(p, backend, p->plan->program[i].id));
     return OK;
 }
 
@@ -98,7 +105,8 @@ static void touch(Planning *p, ValueId value, RegionId region, int32_t position)
 static void derive_ranges(Planning *p)
 {
     Graph *graph = p->graph;
-    for (ValueId v = 0; v < graph->n_values; v++) p->live[v] = (Live){.first = -1, .last = -1, .home = v};
+    for (ValueId v = 0; v < graph->n_values; v++)
+        p->live[v] = (Live){.first = -1, .last = -1, .home = v};
     for (int32_t i = 0; i < p->plan->n_instrs; i++) {
         if (p->plan->program[i].kind != INSTR_RUN) continue;
         const Node *node = &graph->nodes[p->plan->program[i].id];
@@ -107,7 +115,8 @@ static void derive_ranges(Planning *p)
     }
     for (ValueId v = 1; v < graph->n_values; v++) {
         if (graph->values[v].kind == VALUE_INPUT) p->live[v].first = 0;
-        if (graph->values[v].kind == VALUE_INPUT || (graph->values[v].output && p->live[v].first >= 0))
+        if (graph->values[v].kind == VALUE_INPUT ||
+            (graph->values[v].output && p->live[v].first >= 0))
             p->live[v].last = p->plan->n_instrs;
     }
 }
@@ -123,9 +132,11 @@ static bool can_take_over(const Planning *p, const Node *node, int source, int32
     if (from->kind != VALUE_TEMP || from->output || from->region != node->region) return false;
     if (from->dtype != to->dtype || !shape_equal(from->shape, to->shape)) return false;
     if (p->live[src].last != position) return false;
-    for (int s = 0; s < node->n_src; s++) /* another operand in the same memory would be overwritten */
+    for (int s = 0; s < node->n_src;
+         s++) /* another operand in the same memory would be overwritten */
         if (s != source && node->src[s] != VALUE_NONE &&
-            p->live[graph_base(graph, node->src[s])].home == p->live[src].home) return false;
+            p->live[graph_base(graph, node->src[s])].home == p->live[src].home)
+            return false;
     return true;
 }
 
@@ -174,13 +185,16 @@ static void place(Planning *p)
 {
     Graph *graph = p->graph;
     Plan *plan = p->plan;
-    PlanBlock *blocks = mem_alloc(((size_t)graph->n_values + (size_t)graph->n_nodes) * sizeof *blocks);
-    PlanBlock *scratch = blocks + graph->n_values; /* by node; blocks[v] by value, empty where unused */
+    PlanBlock *blocks = mem_alloc(((size_t)graph->n_values + (size_t)graph->n_nodes) *
+                                  sizeof *blocks);
+    PlanBlock *scratch = blocks +
+                         graph->n_values; /* by node; blocks[v] by value, empty where unused */
     for (ValueId v = 1; v < graph->n_values; v++) {
         if (!needs_place(p, v)) continue;
         PlanBlock *block = &blocks[p->live[v].home];
         if (p->live[v].home == v)
-            *block = (PlanBlock){.bytes = value_bytes(graph, v), .first = p->live[v].first, .last = p->live[v].last};
+            *block = (PlanBlock){
+                .bytes = value_bytes(graph, v), .first = p->live[v].first, .last = p->live[v].last};
     }
     for (ValueId v = 1; v < graph->n_values; v++) { /* lives of those that moved in */
         PlanBlock *block = &blocks[p->live[v].home];
@@ -188,8 +202,8 @@ static void place(Planning *p)
     }
     for (int32_t i = 0; i < plan->n_instrs; i++)
         if (plan->program[i].kind == INSTR_RUN)
-            scratch[plan->program[i].id] = (PlanBlock){.bytes = plan->calls[plan->program[i].id].scratch_bytes,
-                                                       .first = i, .last = i};
+            scratch[plan->program[i].id] = (PlanBlock){
+                .bytes = plan->calls[plan->program[i].id].scratch_bytes, .first = i, .last = i};
     plan->arena_bytes = plan_place(blocks, graph->n_values + graph->n_nodes);
     for (ValueId v = 1; v < graph->n_values; v++) plan->offset[v] = blocks[p->live[v].home].offset;
     for (NodeId n = 0; n < graph->n_nodes; n++) plan->scratch_offset[n] = scratch[n].offset;
@@ -205,11 +219,13 @@ static void count_stores(const Graph *graph, PlanMemory *memory)
         if (value->kind != VALUE_STORE) continue;
         bool counted = false;
         for (ValueId u = 1; u < v; u++)
-            counted |= graph->values[u].kind == VALUE_STORE && graph->values[u].store == value->store;
+            counted |= graph->values[u].kind == VALUE_STORE &&
+                       graph->values[u].store == value->store;
         if (counted) continue;
         memory->parameters += store_bytes(value->store, STORE_PARAMETER);
         memory->buffers += store_bytes(value->store, STORE_BUFFER);
-        memory->optimizer += store_bytes(value->store, STORE_EXP_AVG) + store_bytes(value->store, STORE_STEP) +
+        memory->optimizer += store_bytes(value->store, STORE_EXP_AVG) +
+                             store_bytes(value->store, STORE_STEP) +
                              store_bytes(value->store, STORE_EXP_AVG_SQ);
         memory->ema += store_bytes(value->store, STORE_EMA);
     }
@@ -229,14 +245,17 @@ static void account(Planning *p)
     for (ValueId v = 1; v < p->graph->n_values; v++) {
         if (!needs_place(p, v)) continue;
         if (p->graph->values[v].kind == VALUE_INPUT) memory->inputs += value_bytes(p->graph, v);
-        if (is_accumulator(p->graph, &p->graph->values[v])) memory->gradients += value_bytes(p->graph, v);
+        if (is_accumulator(p->graph, &p->graph->values[v]))
+            memory->gradients += value_bytes(p->graph, v);
     }
     for (NodeId n = 0; n < p->graph->n_nodes; n++)
-        if (plan->calls[n].scratch_bytes > memory->scratch) memory->scratch = plan->calls[n].scratch_bytes;
+        if (plan->calls[n].scratch_bytes > memory->scratch)
+            memory->scratch = plan->calls[n].scratch_bytes;
     memory->arena = plan->arena_bytes;
     size_t named = memory->inputs + memory->gradients;
     memory->activations = memory->arena > named ? memory->arena - named : 0;
-    memory->total = memory->arena + memory->parameters + memory->buffers + memory->optimizer + memory->ema;
+    memory->total = memory->arena + memory->parameters + memory->buffers + memory->optimizer +
+                    memory->ema;
 }
 
 Status plan_build(Graph *graph, Backend *backend, Plan **out)

@@ -1,11 +1,11 @@
-/* Recompute: trade memory for time by computing segments of the forward pass again in the backward pass.
- * See passes.h; called by train/ with the module prefixes of `run.recompute`.
+/* Recompute: trade memory for time by computing segments of the forward pass again in the backward
+ * pass. See passes.h; called by train/ with the module prefixes of `run.recompute`.
  *
- * For each backward node in program order, a source that was made inside a segment is replaced by a clone of
- * its producer placed just in front of the node, recursively back to the segment's inputs, each value cloned
- * once. The originals' last reader is then in the forward pass, so the planner frees them early. Equal
- * kernels on equal inputs give equal bits. State ops (BN_UPDATE) are not backward nodes' sources, so they
- * are never repeated.
+ * For each backward node in program order, a source that was made inside a segment is replaced by a
+ * clone of its producer placed just in front of the node, recursively back to the segment's inputs,
+ * each value cloned once. The originals' last reader is then in the forward pass, so the planner
+ * frees them early. Equal kernels on equal inputs give equal bits. State ops (BN_UPDATE) are not
+ * backward nodes' sources, so they are never repeated.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -27,12 +27,14 @@ static int segment_of(const Recompute *r, const char *label)
 {
     for (int i = 0; i < r->n_prefixes; i++) {
         size_t n = strlen(r->prefixes[i]);
-        if (strncmp(label, r->prefixes[i], n) == 0 && (label[n] == '\0' || label[n] == '.')) return i;
+        if (strncmp(label, r->prefixes[i], n) == 0 && (label[n] == '\0' || label[n] == '.'))
+            return i;
     }
     return -1;
 }
 
-/* The forward node inside a segment that makes `value` by itself; -1 if it is not to be recomputed. */
+/* The forward node inside a segment that makes `value` by itself; -1 if it is not to be recomputed.
+ */
 static NodeId recomputable(const Recompute *r, ValueId value, int *segment)
 {
     if (value == VALUE_NONE || value >= r->n_values) return -1;
@@ -52,7 +54,8 @@ static ValueId clone_value(Recompute *r, ValueId value, int segment, RegionId re
     if (r->clone_of[value] != VALUE_NONE) return r->clone_of[value];
     Graph *graph = r->graph;
     Node node = graph->nodes[id];
-    for (int s = 0; s < node.n_src; s++) node.src[s] = clone_value(r, node.src[s], segment, region, index);
+    for (int s = 0; s < node.n_src; s++)
+        node.src[s] = clone_value(r, node.src[s], segment, region, index);
     NodeId clone = graph->n_nodes;
     for (int i = 0; i < node.n_dst; i++) {
         Value dst = graph->values[node.dst[i]];
@@ -75,7 +78,8 @@ static void recompute_region(Recompute *r, RegionId region)
     for (int i = 0; i < graph->regions[region].n_items; i++) {
         Item item = graph->regions[region].items[i];
         if (item.is_region) recompute_region(r, item.id);
-        if (item.is_region || !graph->nodes[item.id].backward || graph->nodes[item.id].dead) continue;
+        if (item.is_region || !graph->nodes[item.id].backward || graph->nodes[item.id].dead)
+            continue;
         for (int s = 0; s < graph->nodes[item.id].n_src; s++) {
             int segment = -1;
             ValueId src = graph->nodes[item.id].src[s];
@@ -89,7 +93,10 @@ static void recompute_region(Recompute *r, RegionId region)
 void pass_recompute(Graph *graph, int n_prefixes, const char *const *prefixes)
 {
     if (graph->status != OK || n_prefixes == 0) return;
-    Recompute r = {.graph = graph, .n_prefixes = n_prefixes, .prefixes = prefixes, .n_values = graph->n_values,
+    Recompute r = {.graph = graph,
+                   .n_prefixes = n_prefixes,
+                   .prefixes = prefixes,
+                   .n_values = graph->n_values,
                    .clone_of = mem_alloc((size_t)graph->n_values * sizeof(ValueId))};
     recompute_region(&r, REGION_STEP);
     free(r.clone_of);

@@ -1,17 +1,17 @@
 /* The two rules that every op has above its kernel: shape and gradient.
  *
- * Shape rules (shape_<name>, in autograd/shape_*.c) check sources and attributes and give the destinations'
- * dtypes and shapes; their messages name what disagrees. Gradient rules (grad_<name>, in autograd/grad_*.c)
- * add the backward nodes of one node to the graph.
+ * Shape rules (shape_<name>, in autograd/shape_*.c) check sources and attributes and give the
+ * destinations' dtypes and shapes; their messages name what disagrees. Gradient rules (grad_<name>,
+ * in autograd/grad_*.c) add the backward nodes of one node to the graph.
  */
 #ifndef RETORT_AUTOGRAD_RULES_H
 #define RETORT_AUTOGRAD_RULES_H
 
 #include "autograd/graph.h"
 
-/* In: op, attr, sources (dtype DT_NONE = absent). Out: dst, all op_n_dst of them (dtype and shape; data is
- * unused). '!' destinations are checked by the caller, not made here: a rule of an op with only such
- * destinations just checks its sources. */
+/* In: op, attr, sources (dtype DT_NONE = absent). Out: dst, all op_n_dst of them (dtype and shape;
+ * data is unused). '!' destinations are checked by the caller, not made here: a rule of an op with
+ * only such destinations just checks its sources. */
 typedef struct ShapeCall {
     OpId op;
     const char *label;
@@ -22,12 +22,13 @@ typedef struct ShapeCall {
 } ShapeCall;
 
 /* shape_fail: E_SHAPE with "<label>: <op>: <message>". */
-Status shape_fail(const ShapeCall *call, const char *format, ...) __attribute__((format(printf, 2, 3)));
+Status shape_fail(const ShapeCall *call, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* In: the forward node and the gradient of each destination (VALUE_NONE: none reached the loss).
- * Out: dsrc, one entry per source: a value, or VALUE_NONE ("no gradient"). A rule may skip sources whose
- * `need` is false. The caller asserts the count and the shapes, sums over broadcast axes, and checks that
- * the new nodes read only what the row's `needs` admits. */
+ * Out: dsrc, one entry per source: a value, or VALUE_NONE ("no gradient"). A rule may skip sources
+ * whose `need` is false. The caller asserts the count and the shapes, sums over broadcast axes, and
+ * checks that the new nodes read only what the row's `needs` admits. */
 typedef struct GradCall {
     Graph *graph;
     const OpAttr *attr;
@@ -53,8 +54,9 @@ Status rules_infer(ShapeCall *call);
  * errors  E_UNSUPPORTED naming the op and label if its row has none */
 Status rules_gradient(OpId op, GradCall *call);
 
-/* op_work: multiply-adds of a call for matrix products, convolutions and attention; elements of the larger
- * side for the rest. Used by profiles, by `inspect` and for the reduction length of tolerances. */
+/* op_work: multiply-adds of a call for matrix products, convolutions and attention; elements of the
+ * larger side for the rest. Used by profiles, by `inspect` and for the reduction length of
+ * tolerances. */
 int64_t op_work(OpId op, const OpAttr *attr, const Tensor *src, int n_src, const Tensor *dst);
 bool op_counts_as_macs(OpId op);
 

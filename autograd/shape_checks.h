@@ -32,9 +32,6 @@ static inline bool shape_present(const ShapeCall *call, int src)
     return call->src[src].dtype != DT_NONE;
 }
 
-static inline Shape shape_of(const ShapeCall *call, int src)
-{
-    return call->src[src].shape;
-}
+static inline Shape shape_of(const ShapeCall *call, int src) { return call->src[src].shape; }
 
 #endif

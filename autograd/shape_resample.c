@@ -74,7 +74,4 @@ Status shape_point_embed_grad(ShapeCall *call)
     return OK;
 }
 
-Status shape_prompt_counts(ShapeCall *call)
-{
-    return shape_want_rank(call, 0, "labels", 3);
-}
+Status shape_prompt_counts(ShapeCall *call) { return shape_want_rank(call, 0, "labels", 3); }

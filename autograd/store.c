@@ -32,7 +32,8 @@ static Shape stored_shape(ParamLayout layout, Shape shape)
     return SHAPE(shape.dim[0], shape.dim[2], shape.dim[3], shape.dim[1]);
 }
 
-static Status check_same(const StoreEntry *entry, StoreKind kind, ParamLayout layout, DType dtype, Shape shape)
+static Status check_same(const StoreEntry *entry, StoreKind kind, ParamLayout layout, DType dtype,
+                         Shape shape)
 {
     if (entry->kind == kind && entry->layout == layout && entry->dtype == dtype &&
         shape_equal(entry->shape, shape))
@@ -43,8 +44,8 @@ static Status check_same(const StoreEntry *entry, StoreKind kind, ParamLayout la
                        shape_format(shape, now, sizeof now), dtype_name(dtype));
 }
 
-Status store_declare(Store *store, const char *name, StoreKind kind, ParamLayout layout, DType dtype,
-                     Shape shape, int *out_index)
+Status store_declare(Store *store, const char *name, StoreKind kind, ParamLayout layout,
+                     DType dtype, Shape shape, int *out_index)
 {
     int found = store_find(store, name);
     if (found >= 0) {
@@ -52,10 +53,15 @@ Status store_declare(Store *store, const char *name, StoreKind kind, ParamLayout
         return check_same(&store->entries[found], kind, layout, dtype, shape);
     }
     assert(!store->memory);
-    store->entries = mem_grow(store->entries, &store->capacity, store->n_entries + 1, sizeof(StoreEntry));
-    store->entries[store->n_entries] = (StoreEntry){
-        .name = mem_string(name), .kind = kind, .layout = layout, .dtype = dtype, .shape = shape,
-        .stored = stored_shape(layout, shape), .trainable = kind == STORE_PARAMETER};
+    store->entries = mem_grow(store->entries, &store->capacity, store->n_entries + 1,
+                              sizeof(StoreEntry));
+    store->entries[store->n_entries] = (StoreEntry){.name = mem_string(name),
+                                                    .kind = kind,
+                                                    .layout = layout,
+                                                    .dtype = dtype,
+                                                    .shape = shape,
+                                                    .stored = stored_shape(layout, shape),
+                                                    .trainable = kind == STORE_PARAMETER};
     *out_index = store->n_entries++;
     return OK;
 }
@@ -109,8 +115,10 @@ static void permute(char *dst, const char *src, Shape shape, size_t element, boo
             for (int64_t r = 0; r < rest; r++) {
                 size_t torch = (size_t)((o * inner + i) * rest + r) * element;
                 size_t stored = (size_t)((o * rest + r) * inner + i) * element;
-                if (to_stored) memcpy(dst + stored, src + torch, element);
-                else memcpy(dst + torch, src + stored, element);
+                if (to_stored)
+                    memcpy(dst + stored, src + torch, element);
+                else
+                    memcpy(dst + torch, src + stored, element);
             }
 }
 
@@ -123,8 +131,8 @@ static Status check_host(const StoreEntry *entry, const Tensor *host)
                            shape_format(entry->shape, wanted, sizeof wanted));
     bool both_float = dtype_is_float(entry->dtype) && dtype_is_float(host->dtype);
     if (!both_float && entry->dtype != host->dtype)
-        return status_fail(E_SHAPE, "%s: got dtype %s, wanted %s", entry->name, dtype_name(host->dtype),
-                           dtype_name(entry->dtype));
+        return status_fail(E_SHAPE, "%s: got dtype %s, wanted %s", entry->name,
+                           dtype_name(host->dtype), dtype_name(entry->dtype));
     return OK;
 }
 
@@ -148,8 +156,10 @@ Status store_set(Store *store, int index, const Tensor *host)
 
 void store_to_torch(const StoreEntry *entry, const void *stored, void *torch, size_t element_bytes)
 {
-    if (entry->layout == LAYOUT_OIHW) permute(torch, stored, entry->shape, element_bytes, false);
-    else memcpy(torch, stored, (size_t)shape_elems(entry->shape) * element_bytes);
+    if (entry->layout == LAYOUT_OIHW)
+        permute(torch, stored, entry->shape, element_bytes, false);
+    else
+        memcpy(torch, stored, (size_t)shape_elems(entry->shape) * element_bytes);
 }
 
 Status store_get(const Store *store, int index, Tensor *host)

@@ -152,10 +152,11 @@ static Status read_stream(FILE *file, const char *path, size_t max_bytes, char *
         assert(content);
     }
     Status status = OK;
-    if (ferror(file)) status = status_fail(E_FILE, "%s: cannot be read: %s", path, strerror(errno));
+    if (ferror(file))
+        status = status_fail(E_FILE, "%s: cannot be read: %s", path, strerror(errno));
     else if (used > max_bytes)
-        status =
-            status_fail(E_FORMAT, "%s: larger than the %zu bytes allowed here", path, max_bytes);
+        status = status_fail(E_FORMAT, "%s: larger than the %zu bytes allowed here", path,
+                             max_bytes);
     if (status != OK) {
         free(content);
         return status;

@@ -9,8 +9,10 @@ static void philox_round(uint32_t counter[4], const uint32_t key[2])
     uint64_t product0 = (uint64_t)0xD2511F53u * counter[0];
     uint64_t product1 = (uint64_t)0xCD9E8D57u * counter[2];
     uint32_t next[4] = {
-        (uint32_t)(product1 >> 32) ^ counter[1] ^ key[0], (uint32_t)product1,
-        (uint32_t)(product0 >> 32) ^ counter[3] ^ key[1], (uint32_t)product0,
+        (uint32_t)(product1 >> 32) ^ counter[1] ^ key[0],
+        (uint32_t)product1,
+        (uint32_t)(product0 >> 32) ^ counter[3] ^ key[1],
+        (uint32_t)product0,
     };
     for (int i = 0; i < 4; i++) counter[i] = next[i];
 }

@@ -1,12 +1,13 @@
-/* Soft runs: one row of a training mask, resampled with antialiasing, as spans of 0, spans of 1 and the
- * literal values of its fringe. A mask of 512x512 takes some ten kB instead of one MB, and the loss
- * expands a row where it reads it, on any device.
+/* Soft runs: one row of a training mask, resampled with antialiasing, as spans of 0, spans of 1 and
+ * the literal values of its fringe. A mask of 512x512 takes some ten kB instead of one MB, and the
+ * loss expands a row where it reads it, on any device.
  *
- * A row is a sequence of 32-bit words. A token is one word: the upper two bits are its kind, the lower 16
- * its length n in pixels (1..65535); SOFT_LITERAL is followed by n words that hold float bits in (0,1).
- * A row shorter than the image is zero to its end; an empty row has no words.
+ * A row is a sequence of 32-bit words. A token is one word: the upper two bits are its kind, the
+ * lower 16 its length n in pixels (1..65535); SOFT_LITERAL is followed by n words that hold float
+ * bits in (0,1). A row shorter than the image is zero to its end; an empty row has no words.
  *
- * Written by data/ (from run-length codes) and `retort trace` (from dense masks), read by the losses.
+ * Written by data/ (from run-length codes) and `retort trace` (from dense masks), read by the
+ * losses.
  */
 #ifndef RETORT_BASE_SOFT_RUNS_H
 #define RETORT_BASE_SOFT_RUNS_H
@@ -20,9 +21,10 @@
 #define SOFT_KIND_MASK 0xC0000000u
 #define SOFT_LENGTH_MASK 0x0000FFFFu
 
-/* soft_runs_expand_row: writes `width` values from the words [word, end). Inline: the innermost loop of
- * every loss kernel. */
-static inline void soft_runs_expand_row(const uint32_t *word, const uint32_t *end, float *dst, int64_t width)
+/* soft_runs_expand_row: writes `width` values from the words [word, end). Inline: the innermost
+ * loop of every loss kernel. */
+static inline void soft_runs_expand_row(const uint32_t *word, const uint32_t *end, float *dst,
+                                        int64_t width)
 {
     int64_t x = 0;
     while (word < end && x < width) {

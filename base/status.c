@@ -17,7 +17,4 @@ Status status_fail(Status code, const char *format, ...)
     return code;
 }
 
-const char *status_message(void)
-{
-    return message;
-}
+const char *status_message(void) { return message; }

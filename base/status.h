@@ -1,10 +1,12 @@
 /* Status codes and the one message that travels with a failure.
  *
  * Called by every layer. A function that can meet an error of the user's world (file, config, GPU,
- * network) returns a Status. The message is composed once, at the source, and names what, where, got,
- * wanted and what to do; callers only pass the code up with TRY. Nothing below main prints or exits.
+ * network) returns a Status. The message is composed once, at the source, and names what, where,
+ * got, wanted and what to do; callers only pass the code up with TRY. Nothing below main prints or
+ * exits.
  *
- * Invariant: the message belongs to the last status_fail of this thread; it stays until the next one.
+ * Invariant: the message belongs to the last status_fail of this thread; it stays until the next
+ * one.
  */
 #ifndef RETORT_BASE_STATUS_H
 #define RETORT_BASE_STATUS_H
@@ -31,17 +33,17 @@ Status status_fail(Status code, const char *format, ...) __attribute__((format(p
 /* status_message: the last message stored on this thread, "" if there was none. */
 const char *status_message(void);
 
-#define TRY(expr)                                 \
-    do {                                          \
-        Status try_status_ = (expr);              \
+#define TRY(expr)                                  \
+    do {                                           \
+        Status try_status_ = (expr);               \
         if (try_status_ != OK) return try_status_; \
     } while (0)
 
 /* For functions that must free something: sets `status` and jumps to the one exit label. */
-#define TRY_GOTO(expr, label)            \
-    do {                                 \
-        status = (expr);                 \
-        if (status != OK) goto label;    \
+#define TRY_GOTO(expr, label)         \
+    do {                              \
+        status = (expr);              \
+        if (status != OK) goto label; \
     } while (0)
 
 #endif

@@ -5,10 +5,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct { const char *name; size_t size; bool is_float; } dtype_table[DT_COUNT] = {
-    [DT_NONE] = {"none", 0, false},   [DT_F32] = {"float32", 4, true}, [DT_F64] = {"float64", 8, true},
-    [DT_BF16] = {"bfloat16", 2, true}, [DT_F16] = {"float16", 2, true}, [DT_I32] = {"int32", 4, false},
-    [DT_I64] = {"int64", 8, false},   [DT_U8] = {"uint8", 1, false},
+static const struct {
+    const char *name;
+    size_t size;
+    bool is_float;
+} dtype_table[DT_COUNT] = {
+    [DT_NONE] = {"none", 0, false},  [DT_F32] = {"float32", 4, true},
+    [DT_F64] = {"float64", 8, true}, [DT_BF16] = {"bfloat16", 2, true},
+    [DT_F16] = {"float16", 2, true}, [DT_I32] = {"int32", 4, false},
+    [DT_I64] = {"int64", 8, false},  [DT_U8] = {"uint8", 1, false},
 };
 
 size_t dtype_size(DType dtype) { return dtype_table[dtype].size; }
@@ -78,7 +83,8 @@ static float f32_of_bits(uint32_t bits)
 uint16_t bf16_from_f32(float value)
 {
     uint32_t bits = f32_bits(value);
-    if (value != value) return (uint16_t)(bits >> 16) | 0x40; /* rounding could turn a NaN into infinity */
+    if (value != value)
+        return (uint16_t)(bits >> 16) | 0x40; /* rounding could turn a NaN into infinity */
     return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
@@ -127,5 +133,6 @@ void tensor_convert(void *dst, DType dst_dtype, const void *src, DType src_dtype
         memmove(dst, src, (size_t)n_elems * dtype_size(src_dtype));
         return;
     }
-    for (int64_t i = 0; i < n_elems; i++) store_float(dst, dst_dtype, i, load_float(src, src_dtype, i));
+    for (int64_t i = 0; i < n_elems; i++)
+        store_float(dst, dst_dtype, i, load_float(src, src_dtype, i));
 }

@@ -106,8 +106,9 @@ static Status refuse_extras(const Reader *reader, const yaml_event_t *event, int
                            "%s:%d: anchors and aliases ('%s') are not supported here; "
                            "write the value out",
                            reader->path, line, (const char *)anchor);
-    if (tag) return status_fail(E_FORMAT, "%s:%d: tags ('%s') are not supported here; remove it",
-                                reader->path, line, (const char *)tag);
+    if (tag)
+        return status_fail(E_FORMAT, "%s:%d: tags ('%s') are not supported here; remove it",
+                           reader->path, line, (const char *)tag);
     return OK;
 }
 
@@ -147,8 +148,8 @@ static Status read_child(Reader *reader, Yaml *parent, const yaml_event_t *event
 
 static Status read_items(Reader *reader, Yaml *parent, int depth)
 {
-    yaml_event_type_t end =
-        parent->kind == YAML_MAP ? YAML_MAPPING_END_EVENT : YAML_SEQUENCE_END_EVENT;
+    yaml_event_type_t end = parent->kind == YAML_MAP ? YAML_MAPPING_END_EVENT
+                                                     : YAML_SEQUENCE_END_EVENT;
     for (;;) {
         yaml_event_t event;
         TRY(next_event(reader, &event));
@@ -205,8 +206,9 @@ static Status read_document(Reader *reader, Yaml **root)
         case YAML_STREAM_END_EVENT:
         case YAML_DOCUMENT_END_EVENT: break;
         case YAML_DOCUMENT_START_EVENT:
-            if (*root) status = status_fail(E_FORMAT, "%s:%d: a second document; keep one",
-                                            reader->path, line);
+            if (*root)
+                status = status_fail(E_FORMAT, "%s:%d: a second document; keep one", reader->path,
+                                     line);
             break;
         default: status = read_node(reader, &event, 0, root);
         }
@@ -378,8 +380,8 @@ Status yaml_check_all_seen(const Yaml *node)
     for (int i = 0; i < node->n_items; i++) {
         const Yaml *child = node->items[i];
         if (node->kind == YAML_MAP && !child->seen) {
-            const char *nearest =
-                nearest_name(child->key, node->n_asked, (const char *const *)node->asked);
+            const char *nearest = nearest_name(child->key, node->n_asked,
+                                               (const char *const *)node->asked);
             return status_fail(E_CONFIG, "%s:%d: unknown key '%s'%s%s%s", child->path, child->line,
                                child->key, nearest ? "; nearest known: '" : "",
                                nearest ? nearest : "", nearest ? "'" : "");

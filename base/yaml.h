@@ -18,14 +18,14 @@ typedef enum YamlKind { YAML_SCALAR, YAML_MAP, YAML_SEQUENCE } YamlKind;
 typedef struct Yaml Yaml;
 struct Yaml {
     YamlKind kind;
-    char *key;     /* in a map; NULL else */
-    char *text;    /* scalars */
-    int line;      /* 1-based */
+    char *key;  /* in a map; NULL else */
+    char *text; /* scalars */
+    int line;   /* 1-based */
     bool seen;
-    Yaml **items;  /* of maps and sequences, in file order */
+    Yaml **items; /* of maps and sequences, in file order */
     int n_items;
     const char *path; /* file, for messages; owned by the root */
-    char **asked;  /* keys asked of this map, for suggestions */
+    char **asked;     /* keys asked of this map, for suggestions */
     int n_asked;
 };
 

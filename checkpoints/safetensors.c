@@ -41,15 +41,15 @@ enum { HAS_DTYPE = 1, HAS_SHAPE = 2, HAS_OFFSETS = 4, HAS_ALL = 7 };
 
 typedef struct HeaderReader {
     SafeTensors *file;
-    Range *ranges;             /* one per tensor */
+    Range *ranges; /* one per tensor */
     int tensor_capacity, range_capacity, meta_capacity;
-    char *next_string;         /* free part of file->strings */
+    char *next_string; /* free part of file->strings */
     Place place;
     bool have_meta;
-    int fields;                /* HAS_* of the tensor being read */
-    int pending;               /* the HAS_* whose value comes next, 0 if none */
+    int fields;  /* HAS_* of the tensor being read */
+    int pending; /* the HAS_* whose value comes next, 0 if none */
     int n_offsets;
-    Status status;             /* of the callback that stopped the parse */
+    Status status; /* of the callback that stopped the parse */
 } HeaderReader;
 
 /* ---- messages ---- */
@@ -75,8 +75,8 @@ static int refuse_here(HeaderReader *reader, const char *got)
         [IN_OFFSETS] = "two whole numbers in data_offsets",
         [AT_END] = "nothing after the object",
     };
-    bool in_tensor =
-        reader->place == IN_TENSOR || reader->place == IN_SHAPE || reader->place == IN_OFFSETS;
+    bool in_tensor = reader->place == IN_TENSOR || reader->place == IN_SHAPE ||
+                     reader->place == IN_OFFSETS;
     return REFUSE(reader, "%s: header%s%.100s: got %s, wanted %s", path_of(reader),
                   in_tensor ? ": tensor " : "", in_tensor ? current(reader)->name : "", got,
                   wanted[reader->place]);
@@ -106,10 +106,10 @@ static int begin_tensor(HeaderReader *reader, const char *name)
 {
     SafeTensors *file = reader->file;
     int index = file->n_tensors++;
-    file->tensors =
-        mem_grow(file->tensors, &reader->tensor_capacity, index + 1, sizeof *file->tensors);
-    reader->ranges =
-        mem_grow(reader->ranges, &reader->range_capacity, index + 1, sizeof *reader->ranges);
+    file->tensors = mem_grow(file->tensors, &reader->tensor_capacity, index + 1,
+                             sizeof *file->tensors);
+    reader->ranges = mem_grow(reader->ranges, &reader->range_capacity, index + 1,
+                              sizeof *reader->ranges);
     file->tensors[index].name = name;
     reader->ranges[index].tensor = index;
     reader->fields = 0;
@@ -141,8 +141,8 @@ static int on_key(void *context, const unsigned char *text, size_t n_bytes)
     if (!key) return 0;
     if (reader->place == IN_TENSOR) return tensor_field(reader, key);
     if (reader->place == IN_META) {
-        file->meta =
-            mem_grow(file->meta, &reader->meta_capacity, file->n_meta + 1, sizeof *file->meta);
+        file->meta = mem_grow(file->meta, &reader->meta_capacity, file->n_meta + 1,
+                              sizeof *file->meta);
         file->meta[file->n_meta].key = key;
         return 1;
     }
@@ -162,8 +162,10 @@ static int set_dtype(HeaderReader *reader, const char *name)
         current(reader)->tensor.dtype = (DType)dtype;
         return 1;
     }
-    return REFUSE(reader, "%s: tensor %.100s: dtype '%.40s' is not supported, wanted one of F32, "
-                  "F64, BF16, F16, I32, I64, U8", path_of(reader), current(reader)->name, name);
+    return REFUSE(reader,
+                  "%s: tensor %.100s: dtype '%.40s' is not supported, wanted one of F32, "
+                  "F64, BF16, F16, I32, I64, U8",
+                  path_of(reader), current(reader)->name, name);
 }
 
 static int on_string(void *context, const unsigned char *text, size_t n_bytes)
@@ -394,8 +396,10 @@ static Status map_file(SafeTensors *file)
     int fd = open(file->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return status_fail(E_FILE, "%s: cannot be opened: %s", file->path, strerror(errno));
     Status status = OK;
-    if (fstat(fd, &info)) status = status_fail(E_FILE, "%s: %s", file->path, strerror(errno));
-    else if (!S_ISREG(info.st_mode)) status = status_fail(E_FILE, "%s: is not a file", file->path);
+    if (fstat(fd, &info))
+        status = status_fail(E_FILE, "%s: %s", file->path, strerror(errno));
+    else if (!S_ISREG(info.st_mode))
+        status = status_fail(E_FILE, "%s: is not a file", file->path);
     else if (info.st_size < LENGTH_BYTES)
         status = status_fail(E_FORMAT, "%s: %lld bytes is too short for a safetensors file",
                              file->path, (long long)info.st_size);

@@ -34,8 +34,8 @@ typedef struct SafeTensors { /* an open file, mapped read-only */
     int n_meta;
     void *mapping;
     size_t mapping_bytes;
-    char *strings;  /* memory of all names, keys and values */
-    void **copies;  /* of tensors that lie misaligned in the file; n_tensors entries, mostly NULL */
+    char *strings; /* memory of all names, keys and values */
+    void **copies; /* of tensors that lie misaligned in the file; n_tensors entries, mostly NULL */
 } SafeTensors;
 
 /* safetensors_open: maps and validates a file.

@@ -19,10 +19,10 @@
 enum { STATE_VERSION = 1 };
 
 typedef struct StateHeader {
-    int64_t step;              /* updates done */
-    int64_t data_position;     /* samples of the endless sequence consumed, over all ranks */
+    int64_t step;          /* updates done */
+    int64_t data_position; /* samples of the endless sequence consumed, over all ranks */
     uint64_t seed;
-    int n_threads;             /* compute threads: another number is not bit-exact */
+    int n_threads; /* compute threads: another number is not bit-exact */
     int world_size;
     char config_sha256[DIGEST_HEX_BYTES]; /* of the resolved config; "" if unknown */
 } StateHeader;

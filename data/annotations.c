@@ -16,7 +16,9 @@ static const struct {
     unsigned bit;
     const char *name;
 } keys[] = {
-    {HAS_BBOX, "bbox"}, {HAS_AREA, "area"}, {HAS_SIZE, "segmentation.size"},
+    {HAS_BBOX, "bbox"},
+    {HAS_AREA, "area"},
+    {HAS_SIZE, "segmentation.size"},
     {HAS_COUNTS, "segmentation.counts"},
 };
 
@@ -27,9 +29,9 @@ typedef struct AnnotationReader {
     bool has_annotations;
     unsigned seen;
     int64_t bbox_length, size_length;
-    size_t counts_used;   /* run lengths so far, of all annotations */
-    int64_t n_counts;     /* of the open annotation */
-    size_t text_length;   /* compressed string of the open annotation; 0: its counts are a list */
+    size_t counts_used; /* run lengths so far, of all annotations */
+    int64_t n_counts;   /* of the open annotation */
+    size_t text_length; /* compressed string of the open annotation; 0: its counts are a list */
 } AnnotationReader;
 
 static Annotation *open_item(const AnnotationReader *reader)

@@ -5,9 +5,8 @@
 
 static Status out_of_memory(size_t bytes)
 {
-    return status_fail(E_MEMORY,
-                       "out of memory: %zu bytes for reading samples; use fewer data threads",
-                       bytes);
+    return status_fail(
+        E_MEMORY, "out of memory: %zu bytes for reading samples; use fewer data threads", bytes);
 }
 
 Status buffer_reserve(Buffer *buffer, size_t bytes)

@@ -97,7 +97,10 @@ Status clicker_next(Clicker *clicker, const uint8_t *truth, const uint8_t *predi
     TRY(find_deepest(clicker, prediction, truth, size, n, earlier, &superfluous));
     bool positive = missing.squared > superfluous.squared;
     Deepest chosen = positive ? missing : superfluous;
-    *out = (Click){.x = chosen.x, .y = chosen.y, .positive = positive, .missing = missing.squared,
+    *out = (Click){.x = chosen.x,
+                   .y = chosen.y,
+                   .positive = positive,
+                   .missing = missing.squared,
                    .superfluous = superfluous.squared};
     return OK;
 }

@@ -1,8 +1,8 @@
 /* Reader of COCO and LVIS instance files. See coco.h.
  *
  * Must hold: keys come in any order, so an annotation is complete only when its object ends, and
- * its image may be listed after it. Numbers of polygons and listed runs lie in one array, compressed
- * strings in another; annotations say where theirs begin.
+ * its image may be listed after it. Numbers of polygons and listed runs lie in one array,
+ * compressed strings in another; annotations say where theirs begin.
  */
 #include "data/coco.h"
 
@@ -29,7 +29,7 @@ typedef struct Item { /* an annotation */
     int64_t image_id, image;
     double area, bbox[4];
     MaskKind kind;
-    int64_t first, n;    /* of the numbers, or of the characters */
+    int64_t first, n; /* of the numbers, or of the characters */
     int64_t n_polygons;
     unsigned seen;
 } Item;
@@ -107,9 +107,10 @@ static Status end_image(const Coco *coco, const Image *image)
     if (image->id >= 0 && image->height > 0 && image->width > 0 && image->path &&
         image->height <= UINT32_MAX / image->width)
         return OK;
-    return status_fail(E_FORMAT, "%s: image %lld of the list lacks id, height, width, or both "
-                       "file_name and coco_url, or is too large", coco->file,
-                       (long long)(coco->n_images - 1));
+    return status_fail(E_FORMAT,
+                       "%s: image %lld of the list lacks id, height, width, or both "
+                       "file_name and coco_url, or is too large",
+                       coco->file, (long long)(coco->n_images - 1));
 }
 
 static Status on_image(Coco *coco, const char *key, const JsonEvent *event)
@@ -140,8 +141,9 @@ static Status begin_item(Coco *coco)
 static Status end_item(const Coco *coco, const Item *item)
 {
     if (item->seen != (HAS_IMAGE | HAS_AREA | HAS_BBOX) || item->kind == MASK_NONE)
-        return fail_item(coco, item, "one of image_id, area, bbox, segmentation is missing, or "
-                                     "the segmentation is neither polygons nor run lengths");
+        return fail_item(coco, item,
+                         "one of image_id, area, bbox, segmentation is missing, or "
+                         "the segmentation is neither polygons nor run lengths");
     return OK;
 }
 
@@ -248,8 +250,7 @@ static Status find_images(Coco *coco, const IdIndex *ids)
     for (int64_t i = 0; i < coco->n_items; i++) {
         Item *item = &coco->items[i];
         IdIndex wanted = {.id = item->image_id};
-        const IdIndex *found =
-            bsearch(&wanted, ids, (size_t)coco->n_images, sizeof *ids, by_id);
+        const IdIndex *found = bsearch(&wanted, ids, (size_t)coco->n_images, sizeof *ids, by_id);
         if (!found) return fail_item(coco, item, "its image_id is no image of the file");
         item->image = found->index;
         coco->images[item->image].n++;
@@ -288,8 +289,10 @@ Status coco_open(const char *path, const char *images, Coco **out)
     coco->file = strdup(path);
     coco->folder = strdup(images);
     Status status = read_file(coco);
-    if (status == OK) *out = coco;
-    else coco_close(coco);
+    if (status == OK)
+        *out = coco;
+    else
+        coco_close(coco);
     return status;
 }
 
@@ -306,25 +309,13 @@ void coco_close(Coco *coco)
     free(coco);
 }
 
-int64_t coco_size(const Coco *coco)
-{
-    return coco->n_images;
-}
+int64_t coco_size(const Coco *coco) { return coco->n_images; }
 
-int64_t coco_image_id(const Coco *coco, int64_t image)
-{
-    return coco->images[image].id;
-}
+int64_t coco_image_id(const Coco *coco, int64_t image) { return coco->images[image].id; }
 
-int64_t coco_annotation_count(const Coco *coco, int64_t image)
-{
-    return coco->images[image].n;
-}
+int64_t coco_annotation_count(const Coco *coco, int64_t image) { return coco->images[image].n; }
 
-const char *coco_image_path(const Coco *coco, int64_t image)
-{
-    return coco->images[image].path;
-}
+const char *coco_image_path(const Coco *coco, int64_t image) { return coco->images[image].path; }
 
 /* ---- masks ---- */
 

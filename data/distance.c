@@ -14,10 +14,7 @@ typedef struct Piece {
     int64_t column, from;
 } Piece;
 
-void distance_scratch_free(DistanceScratch *scratch)
-{
-    buffer_free(&scratch->memory);
-}
+void distance_scratch_free(DistanceScratch *scratch) { buffer_free(&scratch->memory); }
 
 static void column_pass(const uint8_t *mask, int64_t height, int64_t width, int64_t stride,
                         int32_t *dst)

@@ -3,10 +3,7 @@
 
 #include <assert.h>
 
-Status image_reader_open(ImageReader *reader)
-{
-    return jpeg_create(&reader->decoder);
-}
+Status image_reader_open(ImageReader *reader) { return jpeg_create(&reader->decoder); }
 
 void image_reader_close(ImageReader *reader)
 {
@@ -29,7 +26,8 @@ ImageSize image_full_size(const ImageReader *reader)
 static Pixels decoded_pixels(const ImageReader *reader)
 {
     const JpegImage *image = &reader->image;
-    return (Pixels){.rgb = image->pixels, .size = {image->height, image->width},
+    return (Pixels){.rgb = image->pixels,
+                    .size = {image->height, image->width},
                     .height = (double)image->full_height / image->reduction,
                     .width = (double)image->full_width / image->reduction};
 }

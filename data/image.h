@@ -16,7 +16,7 @@ typedef struct ImageReader { /* of one thread; zero-initialise before image_read
     JpegDecoder *decoder;
     JpegImage image; /* the one read last */
     Resizer resizer;
-    Buffer bytes;    /* resized image of the inference form */
+    Buffer bytes; /* resized image of the inference form */
 } ImageReader;
 
 Status image_reader_open(ImageReader *reader); /* errors  E_MEMORY */

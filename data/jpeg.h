@@ -15,7 +15,7 @@
 
 typedef struct JpegDecoder JpegDecoder;
 
-typedef struct JpegImage { /* valid until the decoder's next use */
+typedef struct JpegImage {           /* valid until the decoder's next use */
     int64_t height, width;           /* of the pixels, px */
     int64_t full_height, full_width; /* of the file, px */
     int reduction;                   /* 1, 2, 4 or 8: height = ceil(full_height / reduction) */

@@ -55,8 +55,8 @@ static int value(Reader *reader, JsonEvent event)
 static int begin(Reader *reader, JsonKind kind)
 {
     if (reader->depth == MAX_DEPTH) {
-        reader->status =
-            status_fail(E_FORMAT, "%s: JSON nested deeper than %d", reader->file, MAX_DEPTH);
+        reader->status = status_fail(E_FORMAT, "%s: JSON nested deeper than %d", reader->file,
+                                     MAX_DEPTH);
         return 0;
     }
     if (!value(reader, (JsonEvent){.kind = kind})) return 0;
@@ -73,10 +73,7 @@ static int end(void *context)
     return deliver(reader, (JsonEvent){.kind = JSON_END});
 }
 
-static int on_null(void *context)
-{
-    return value(context, (JsonEvent){.kind = JSON_NULL});
-}
+static int on_null(void *context) { return value(context, (JsonEvent){.kind = JSON_NULL}); }
 
 static int on_bool(void *context, int truth)
 {
@@ -92,30 +89,25 @@ static int on_number(void *context, const char *text, size_t n_chars)
     terminated[kept] = '\0';
     double number = strtod(terminated, NULL);
     if (n_chars > MAX_NUMBER || !isfinite(number)) {
-        reader->status =
-            status_fail(E_FORMAT, "%s: %s holds a number that is too long or too large",
-                        reader->file, reader->path);
+        reader->status = status_fail(E_FORMAT,
+                                     "%s: %s holds a number that is too long or too large",
+                                     reader->file, reader->path);
         return 0;
     }
-    return value(reader, (JsonEvent){.kind = JSON_NUMBER, .number = number, .text = text,
-                                     .n_chars = n_chars});
+    return value(
+        reader,
+        (JsonEvent){.kind = JSON_NUMBER, .number = number, .text = text, .n_chars = n_chars});
 }
 
 static int on_string(void *context, const unsigned char *text, size_t n_chars)
 {
-    return value(context, (JsonEvent){.kind = JSON_STRING, .text = (const char *)text,
-                                      .n_chars = n_chars});
+    return value(context,
+                 (JsonEvent){.kind = JSON_STRING, .text = (const char *)text, .n_chars = n_chars});
 }
 
-static int on_object(void *context)
-{
-    return begin(context, JSON_OBJECT);
-}
+static int on_object(void *context) { return begin(context, JSON_OBJECT); }
 
-static int on_array(void *context)
-{
-    return begin(context, JSON_ARRAY);
-}
+static int on_array(void *context) { return begin(context, JSON_ARRAY); }
 
 static int on_key(void *context, const unsigned char *key, size_t n_chars)
 {

@@ -15,7 +15,7 @@
 
 typedef enum JsonKind {
     JSON_NULL,
-    JSON_BOOL,   /* number: 0 or 1 */
+    JSON_BOOL, /* number: 0 or 1 */
     JSON_NUMBER,
     JSON_STRING, /* text, unescaped */
     JSON_OBJECT, /* begins; ends with JSON_END of the same path */
@@ -26,7 +26,7 @@ typedef enum JsonKind {
 typedef struct JsonEvent { /* valid during the call */
     JsonKind kind;
     const char *path;
-    int64_t index;    /* place in the innermost array that holds the value directly, else 0 */
+    int64_t index; /* place in the innermost array that holds the value directly, else 0 */
     double number;
     const char *text; /* not terminated */
     size_t n_chars;

@@ -17,7 +17,7 @@ enum { MAX_DEPTH = 16 };
 
 struct JsonWriter {
     yajl_gen gen;
-    yajl_gen_status status;   /* the first that was not ok */
+    yajl_gen_status status; /* the first that was not ok */
     bool is_list[MAX_DEPTH];
     int depth;
 };
@@ -58,15 +58,9 @@ static void open_level(JsonWriter *writer, const char *key, bool is_list)
     keep(writer, is_list ? yajl_gen_array_open(writer->gen) : yajl_gen_map_open(writer->gen));
 }
 
-void json_writer_object(JsonWriter *writer, const char *key)
-{
-    open_level(writer, key, false);
-}
+void json_writer_object(JsonWriter *writer, const char *key) { open_level(writer, key, false); }
 
-void json_writer_list(JsonWriter *writer, const char *key)
-{
-    open_level(writer, key, true);
-}
+void json_writer_list(JsonWriter *writer, const char *key) { open_level(writer, key, true); }
 
 void json_writer_end(JsonWriter *writer)
 {

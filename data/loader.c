@@ -27,7 +27,7 @@ typedef struct RingSlot {
     Batch batch;
     void *memory;
     int64_t n_done;
-    Status status;        /* of the first image of the batch that failed */
+    Status status; /* of the first image of the batch that failed */
     int64_t failed_image;
     char message[1024];
 } RingSlot;
@@ -343,7 +343,4 @@ Status loader_next(Loader *loader, const Batch **out)
     return OK;
 }
 
-double loader_wait_seconds(const Loader *loader)
-{
-    return loader->wait_seconds;
-}
+double loader_wait_seconds(const Loader *loader) { return loader->wait_seconds; }

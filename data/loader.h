@@ -45,27 +45,27 @@ typedef struct LoaderConfig {
     double box_noise;       /* deviation of a box's edges, as a part of its side; 0: none */
     int64_t batch;          /* images of this rank per step */
     int rank, world_size;
-    int n_threads;          /* decoding threads; 0: decode in the caller's thread */
-    int64_t prefetch;       /* batches ahead */
+    int n_threads;    /* decoding threads; 0: decode in the caller's thread */
+    int64_t prefetch; /* batches ahead */
     uint64_t seed;
 } LoaderConfig;
 
 /* batch = B images; all memory is the loader's, valid until the next loader_next. */
 typedef struct Batch {
     int64_t step;
-    float *image;           /* (B,S,S,3) normalised, zero-padded right and bottom */
-    float *teacher_image;   /* (B,teacher_size,teacher_size,3) or NULL */
-    int32_t *image_extent;  /* (B,2) rows, columns of S that are image, not padding, px; of
-                               teacher_size where there is no student image */
-    float *coords;          /* (B,M,P,2) px in the prompt frame */
-    int32_t *labels;        /* (B,M,P): 1 point, -1 padding point, 2 3 box corners, -2 empty slot */
-    uint32_t *words;        /* (B,mask_words) soft runs of the targets, see base/soft_runs.h */
-    int32_t *rows;          /* (B,M,S+1) offsets into the image's words */
-    float *weight;          /* (B,M) 1/(masks of the image * batch * world_size); 0: empty slot */
-    int32_t *point_key;     /* (B,M,2) key of the loss's random points */
-    uint64_t *sample_id;    /* (B) */
-    uint32_t *epoch;        /* (B) */
-    uint8_t *flipped;       /* (B) */
+    float *image;          /* (B,S,S,3) normalised, zero-padded right and bottom */
+    float *teacher_image;  /* (B,teacher_size,teacher_size,3) or NULL */
+    int32_t *image_extent; /* (B,2) rows, columns of S that are image, not padding, px; of
+                              teacher_size where there is no student image */
+    float *coords;         /* (B,M,P,2) px in the prompt frame */
+    int32_t *labels;       /* (B,M,P): 1 point, -1 padding point, 2 3 box corners, -2 empty slot */
+    uint32_t *words;       /* (B,mask_words) soft runs of the targets, see base/soft_runs.h */
+    int32_t *rows;         /* (B,M,S+1) offsets into the image's words */
+    float *weight;         /* (B,M) 1/(masks of the image * batch * world_size); 0: empty slot */
+    int32_t *point_key;    /* (B,M,2) key of the loss's random points */
+    uint64_t *sample_id;   /* (B) */
+    uint32_t *epoch;       /* (B) */
+    uint8_t *flipped;      /* (B) */
 } Batch;
 
 /* loader_create: starts at `first_step`. The source must outlive the loader, and have masks if

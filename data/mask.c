@@ -17,18 +17,12 @@ enum { WEIGHT_BITS = 30, PRODUCT_BITS = 2 * WEIGHT_BITS };
 
 static const int32_t weight_one = (int32_t)1 << WEIGHT_BITS;
 /* From here on a float rounds to 1 anyway; half a unit in the last place below it. */
-static const int64_t product_ones =
-    ((int64_t)1 << PRODUCT_BITS) - ((int64_t)1 << (PRODUCT_BITS - 25));
+static const int64_t product_ones = ((int64_t)1 << PRODUCT_BITS) -
+                                    ((int64_t)1 << (PRODUCT_BITS - 25));
 
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
+static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static int64_t max_i64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
+static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* ---- Tables ---- */
 
@@ -138,10 +132,10 @@ void mask_resampler_free(MaskResampler *resampler)
 
 /* ---- One mask ---- */
 
-typedef struct Field { /* the part of the small image that the mask can touch */
+typedef struct Field {                /* the part of the small image that the mask can touch */
     int64_t top, bottom, left, right; /* px; bottom and right exclusive */
     int64_t *difference; /* (bottom - top, right - left) fixed point, out(i) - out(i-1) */
-    int64_t *sum;                     /* (right - left) one row of the filtered mask */
+    int64_t *sum;        /* (right - left) one row of the filtered mask */
 } Field;
 
 static int64_t source_column(const MaskResampler *resampler, int64_t x)
@@ -163,8 +157,8 @@ static Status open_field(MaskResampler *resampler, const int64_t box[4], Field *
     field->left = columns->first[min_i64(left, right)];
     field->right = last_output(columns, max_i64(left, right)) + 1;
     field->top = rows->first[box[1]];
-    field->bottom =
-        below == resampler->in.height ? resampler->out.height : last_output(rows, below) + 1;
+    field->bottom = below == resampler->in.height ? resampler->out.height
+                                                  : last_output(rows, below) + 1;
     int64_t width = field->right - field->left, height = field->bottom - field->top;
     size_t n_bytes = (size_t)(width * (height + 1)) * sizeof(int64_t);
     TRY(buffer_reserve(&resampler->field, n_bytes));
@@ -342,8 +336,8 @@ void mask_pixels_above(const uint32_t *words, const int32_t *rows, int64_t side,
                             : kind == SOFT_LITERAL ? count_literals(literals, length, threshold)
                                                    : 0;
             for (; found < n && numbers[found] < passed + above; found++) {
-                int64_t offset =
-                    offset_in_token(kind, literals, numbers[found] - passed, threshold);
+                int64_t offset = offset_in_token(kind, literals, numbers[found] - passed,
+                                                 threshold);
                 xy[2 * found] = (int32_t)(x + offset);
                 xy[2 * found + 1] = (int32_t)y;
             }

@@ -24,9 +24,9 @@
 
 /* For each source position, what a step there adds along the output axis. */
 typedef struct MaskSteps {
-    int32_t *first;        /* (in + 1) first output it touches */
-    int32_t *offset;       /* (in + 2) its values are value[offset[p] .. offset[p + 1]) */
-    int32_t *value;        /* fixed point */
+    int32_t *first;  /* (in + 1) first output it touches */
+    int32_t *offset; /* (in + 2) its values are value[offset[p] .. offset[p + 1]) */
+    int32_t *value;  /* fixed point */
     Buffer memory;
 } MaskSteps;
 
@@ -34,11 +34,11 @@ typedef struct MaskSteps {
 typedef struct MaskResampler {
     ImageSize in, out;
     bool flip;
-    ResizeAxis axis;     /* scratch while the tables are made */
-    Buffer cumulative;   /* scratch while the tables are made */
-    MaskSteps rows;      /* differences that a mask edge above source row p makes */
-    MaskSteps columns;   /* weights of source column p */
-    Buffer field;        /* the differences inside the mask's box, small image */
+    ResizeAxis axis;   /* scratch while the tables are made */
+    Buffer cumulative; /* scratch while the tables are made */
+    MaskSteps rows;    /* differences that a mask edge above source row p makes */
+    MaskSteps columns; /* weights of source column p */
+    Buffer field;      /* the differences inside the mask's box, small image */
 } MaskResampler;
 
 /* mask_resampler_prepare: the tables for masks of size `in`, shared by all masks of an image.

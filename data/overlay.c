@@ -16,7 +16,7 @@ static const Colour white = {{255, 255, 255}};
 Colour overlay_colour(int64_t number)
 {
     static const Colour colours[] = {
-        {{30, 144, 255}}, {{255, 140, 0}}, {{190, 60, 220}}, {{0, 190, 170}},
+        {{30, 144, 255}}, {{255, 140, 0}},  {{190, 60, 220}}, {{0, 190, 170}},
         {{240, 210, 0}},  {{250, 90, 140}}, {{120, 200, 30}}, {{150, 110, 70}},
     };
     return colours[number % (int64_t)(sizeof colours / sizeof colours[0])];
@@ -28,15 +28,9 @@ static double longer_side(const Canvas *canvas)
     return (double)(size.height > size.width ? size.height : size.width);
 }
 
-static double line_width(const Canvas *canvas)
-{
-    return fmax(1, round(longer_side(canvas) / 500));
-}
+static double line_width(const Canvas *canvas) { return fmax(1, round(longer_side(canvas) / 500)); }
 
-static double disc_radius(const Canvas *canvas)
-{
-    return fmax(3, longer_side(canvas) / 130);
-}
+static double disc_radius(const Canvas *canvas) { return fmax(3, longer_side(canvas) / 130); }
 
 static void blend(Canvas *canvas, int64_t y, int64_t x, Colour colour, double share)
 {

@@ -15,8 +15,7 @@ Status png_write(const char *path, const uint8_t *pixels, ImageSize size, PngKin
                        .format = kind == PNG_RGB ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY};
     png_alloc_size_t n_bytes = PNG_IMAGE_PNG_SIZE_MAX(image); /* at most; then what was written */
     void *bytes = malloc(n_bytes);
-    if (!bytes)
-        return status_fail(E_MEMORY, "%s: out of memory: %zu bytes", path, (size_t)n_bytes);
+    if (!bytes) return status_fail(E_MEMORY, "%s: out of memory: %zu bytes", path, (size_t)n_bytes);
     Status status;
     if (png_image_write_to_memory(&image, bytes, &n_bytes, 0, pixels, 0, NULL))
         status = file_replace(&file_ops_system, path, bytes, n_bytes);

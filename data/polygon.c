@@ -61,10 +61,7 @@ static Status step_to(Walk *walk, Point to)
 
 /* Not inlined, or the compiler would fuse the product with the sum it goes into: without the
  * rounding in between a point that lies half-way may go to the other side than the source's. */
-__attribute__((noinline)) static double product(double a, double b)
-{
-    return a * b;
-}
+__attribute__((noinline)) static double product(double a, double b) { return a * b; }
 
 /* Every point of an edge, in steps of one along its longer axis. The points of an edge walked
  * backwards are those of the edge walked forwards, so that neighbours share them. */
@@ -144,8 +141,10 @@ static int64_t join_spans(Span *spans, int64_t n)
     qsort(spans, (size_t)n, sizeof *spans, by_first);
     for (int64_t i = 0; i < n; i++) {
         Span *last = n_joined > 0 ? &spans[n_joined - 1] : NULL;
-        if (!last || spans[i].first > last->end) spans[n_joined++] = spans[i];
-        else if (spans[i].end > last->end) last->end = spans[i].end;
+        if (!last || spans[i].first > last->end)
+            spans[n_joined++] = spans[i];
+        else if (spans[i].end > last->end)
+            last->end = spans[i].end;
     }
     return n_joined;
 }

@@ -48,10 +48,10 @@ void prompts_shake_box(const LoaderConfig *config, uint32_t epoch, uint64_t samp
                        ImageSize extent, double box[4]);
 
 typedef struct PromptMasks { /* the masks of one image at the student's size, with image_size = S */
-    int64_t n;             /* filled slots */
+    int64_t n;               /* filled slots */
     const uint32_t *words;
-    const int32_t *rows;   /* (n, S + 1) */
-    const double *boxes;   /* (n, 4) prompt frame */
+    const int32_t *rows; /* (n, S + 1) */
+    const double *boxes; /* (n, 4) prompt frame */
 } PromptMasks;
 
 /* prompts_draw: boxes for all masks of the image, or one to max_points points for each.

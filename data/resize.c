@@ -218,8 +218,8 @@ void bytes_to_tensor(const uint8_t *pixels, ImageSize size, int64_t side, float 
         float *out = dst + y * side * CHANNELS;
         for (int64_t x = 0; x < size.width; x++)
             for (int c = 0; c < CHANNELS; c++)
-                out[CHANNELS * x + c] =
-                    ((float)row[CHANNELS * x + c] - channel_mean[c]) / channel_std[c];
+                out[CHANNELS * x + c] = ((float)row[CHANNELS * x + c] - channel_mean[c]) /
+                                        channel_std[c];
     }
     pad(dst, side, size);
 }

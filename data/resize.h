@@ -31,12 +31,12 @@ typedef struct Pixels {
 } Pixels;
 
 typedef struct ResizeAxis { /* the weights of one axis; zero-initialise before the first use */
-    int64_t in, out;   /* px */
-    double length;     /* px, see resize_axis_prepare */
-    int64_t stride;    /* weights stored per output */
-    int32_t *first;    /* (out) first source of the output */
-    int32_t *n_taps;   /* (out) sources of the output */
-    double *weight;    /* (out, stride); 0 beyond n_taps */
+    int64_t in, out;        /* px */
+    double length;          /* px, see resize_axis_prepare */
+    int64_t stride;         /* weights stored per output */
+    int32_t *first;         /* (out) first source of the output */
+    int32_t *n_taps;        /* (out) sources of the output */
+    double *weight;         /* (out, stride); 0 beyond n_taps */
     Buffer memory;
 } ResizeAxis;
 

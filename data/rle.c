@@ -119,15 +119,9 @@ int64_t rle_area(const Rle *rle)
     return area;
 }
 
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
+static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static int64_t max_i64(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
+static int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 void rle_bbox(const Rle *rle, int64_t box[4])
 {
@@ -138,7 +132,7 @@ void rle_bbox(const Rle *rle, int64_t box[4])
         int64_t last = position + rle->counts[i] - 1;
         int64_t first_x = position / height, last_x = last / height;
         left = min_i64(left, first_x);
-        right = last_x; /* runs come in order of columns */
+        right = last_x;          /* runs come in order of columns */
         if (first_x != last_x) { /* goes through the bottom of one column and the top of the next */
             top = 0;
             bottom = height - 1;

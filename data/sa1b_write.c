@@ -14,8 +14,8 @@ enum { QUALITY = 95, MASKS_PER_IMAGE_BITS = 16 };
 
 struct Sa1bEncoder {
     JpegEncoder *jpeg;
-    yajl_gen json;  /* of the file made last: it owns the text */
-    Buffer counts;  /* compressed string of the mask at hand */
+    yajl_gen json; /* of the file made last: it owns the text */
+    Buffer counts; /* compressed string of the mask at hand */
 };
 
 Status sa1b_encoder_create(Sa1bEncoder **out)
@@ -23,8 +23,10 @@ Status sa1b_encoder_create(Sa1bEncoder **out)
     Sa1bEncoder *encoder = calloc(1, sizeof *encoder);
     if (encoder == NULL) return status_fail(E_MEMORY, "out of memory: writer of images and masks");
     Status status = jpeg_encoder_create(&encoder->jpeg);
-    if (status == OK) *out = encoder;
-    else sa1b_encoder_destroy(encoder);
+    if (status == OK)
+        *out = encoder;
+    else
+        sa1b_encoder_destroy(encoder);
     return status;
 }
 

@@ -13,15 +13,15 @@
 #include "data/rle.h"
 
 typedef struct Sa1bAnnotation {
-    Rle mask;                             /* checked, not empty, of the size of the image */
-    double point[2];                      /* x, y of the prompt, px */
+    Rle mask;        /* checked, not empty, of the size of the image */
+    double point[2]; /* x, y of the prompt, px */
     double predicted_iou, stability_score;
 } Sa1bAnnotation;
 
 typedef struct Sa1bImage {
-    int64_t id;             /* N, >= 1 */
-    int64_t height, width;  /* px */
-    const uint8_t *pixels;  /* (height, width, 3) RGB */
+    int64_t id;            /* N, >= 1 */
+    int64_t height, width; /* px */
+    const uint8_t *pixels; /* (height, width, 3) RGB */
     const Sa1bAnnotation *annotations;
     int64_t n_annotations;
 } Sa1bImage;

@@ -178,10 +178,7 @@ void source_limit(Source *source, int64_t n)
     }
 }
 
-int64_t source_size(const Source *source)
-{
-    return source->n_samples;
-}
+int64_t source_size(const Source *source) { return source->n_samples; }
 
 static const Sample *sample_at(const Source *source, int64_t index)
 {

@@ -31,13 +31,13 @@ const char *source_image_path(const Source *source, int64_t index);
 const char *source_mask_path(const Source *source, int64_t index); /* NULL for images alone */
 
 typedef struct Annotation {
-    Rle mask;             /* run lengths at the size of the image */
+    Rle mask;       /* run lengths at the size of the image */
     double bbox[4]; /* x, y, width, height as in the file (SA-1B: last pixel - first pixel), px */
-    double area;          /* px, as in the file */
+    double area;    /* px, as in the file */
 } Annotation;
 
 typedef struct Annotations { /* zero-initialise before the first use */
-    int64_t height, width; /* px */
+    int64_t height, width;   /* px */
     Annotation *items;
     int64_t n_items;
     Buffer item_memory, count_memory, text_memory; /* kept from file to file */

@@ -8,7 +8,7 @@
 #include "data/buffer.h"
 #include "data/synth_paint.h"
 
-typedef struct View { /* what is seen of an object */
+typedef struct View {                 /* what is seen of an object */
     int64_t own_px;                   /* without its parts */
     int64_t left, top, right, bottom; /* px, inclusive, of it with its parts */
 } View;
@@ -17,11 +17,11 @@ struct SynthPainter {
     SynthConfig config;
     Scene scene;
     Canvas canvas;
-    uint8_t *dense;                    /* (height, width) the mask at hand */
-    uint32_t *runs;                    /* (height * width + 2) its runs */
-    Buffer counts;                     /* of all masks */
+    uint8_t *dense; /* (height, width) the mask at hand */
+    uint32_t *runs; /* (height * width + 2) its runs */
+    Buffer counts;  /* of all masks */
     View views[SCENE_MAX_OBJECTS];
-    int mask_of[SCENE_MAX_OBJECTS];    /* mask of an object, or -1 */
+    int mask_of[SCENE_MAX_OBJECTS];       /* mask of an object, or -1 */
     int64_t first_run[SCENE_MAX_OBJECTS]; /* of a mask, in counts */
     SynthMask masks[SCENE_MAX_OBJECTS];
 };
@@ -102,8 +102,8 @@ static void find_views(SynthPainter *painter)
 {
     const Canvas *canvas = &painter->canvas;
     for (int i = 0; i < painter->scene.n_objects; i++)
-        painter->views[i] = (View){.left = canvas->width, .top = canvas->height, .right = -1,
-                                   .bottom = -1};
+        painter->views[i] = (View){
+            .left = canvas->width, .top = canvas->height, .right = -1, .bottom = -1};
     for (int64_t y = 0; y < canvas->height; y++)
         for (int64_t x = 0; x < canvas->width; x++) {
             int object = canvas->seen[y * canvas->width + x];
@@ -143,8 +143,10 @@ static int64_t encode_mask(SynthPainter *painter, int object)
     int64_t height = canvas->height, behind = (canvas->width - 1 - view->right) * height;
     int64_t n = rle_encode(painter->dense, height, view->right - view->left + 1, painter->runs);
     painter->runs[0] += (uint32_t)(view->left * height);
-    if (n % 2 == 1) painter->runs[n - 1] += (uint32_t)behind;
-    else if (behind > 0) painter->runs[n++] = (uint32_t)behind;
+    if (n % 2 == 1)
+        painter->runs[n - 1] += (uint32_t)behind;
+    else if (behind > 0)
+        painter->runs[n++] = (uint32_t)behind;
     return n;
 }
 
@@ -205,8 +207,10 @@ Status synth_paint(SynthPainter *painter, uint64_t number, SynthImage *image)
         find_views(painter);
         TRY(make_masks(painter, draws_open(seed, key, SYNTH_STREAM_POINTS), &n_masks));
     }
-    *image = (SynthImage){.height = painter->canvas.height, .width = painter->canvas.width,
-                          .pixels = painter->canvas.pixels, .masks = painter->masks,
+    *image = (SynthImage){.height = painter->canvas.height,
+                          .width = painter->canvas.width,
+                          .pixels = painter->canvas.pixels,
+                          .masks = painter->masks,
                           .n_masks = n_masks};
     return OK;
 }

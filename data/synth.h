@@ -15,28 +15,28 @@
 #include "base/status.h"
 #include "data/rle.h"
 
-/* K(NAME, name, weight, low, high, parts): how often the kind is painted, the range of its radius in
- * shorter sides of an image of 14 objects, and whether it may have parts. */
-#define SYNTH_KINDS(K)                                                              \
-    K(ELLIPSE, ellipse, 6, 0.050, 0.200, true)                                      \
-    K(BOX, box, 5, 0.050, 0.200, true)         /* rounded corners */                \
-    K(CONVEX, convex, 7, 0.050, 0.220, true)   /* polygon */                        \
-    K(STAR, star, 8, 0.060, 0.230, true)                                            \
-    K(BRACKET, bracket, 9, 0.060, 0.210, false) /* L, U, T, Z and plus */           \
-    K(CRESCENT, crescent, 7, 0.060, 0.220, false)                                   \
-    K(RING, ring, 6, 0.050, 0.190, false)                                           \
-    K(PLATE, plate, 6, 0.080, 0.210, false)    /* with one to four holes */         \
-    K(ARC, arc, 6, 0.060, 0.200, false)        /* a piece of a thick circle line */ \
-    K(BLOB, blob, 8, 0.060, 0.220, true)       /* wavy outline */                   \
-    K(ROD, rod, 7, 0.100, 0.350, false)        /* thin and straight */              \
-    K(STROKE, stroke, 8, 0.090, 0.280, false)  /* thin and curved */                \
+/* K(NAME, name, weight, low, high, parts): how often the kind is painted, the range of its radius
+ * in shorter sides of an image of 14 objects, and whether it may have parts. */
+#define SYNTH_KINDS(K)                                                             \
+    K(ELLIPSE, ellipse, 6, 0.050, 0.200, true)                                     \
+    K(BOX, box, 5, 0.050, 0.200, true)       /* rounded corners */                 \
+    K(CONVEX, convex, 7, 0.050, 0.220, true) /* polygon */                         \
+    K(STAR, star, 8, 0.060, 0.230, true)                                           \
+    K(BRACKET, bracket, 9, 0.060, 0.210, false) /* L, U, T, Z and plus */          \
+    K(CRESCENT, crescent, 7, 0.060, 0.220, false)                                  \
+    K(RING, ring, 6, 0.050, 0.190, false)                                          \
+    K(PLATE, plate, 6, 0.080, 0.210, false)   /* with one to four holes */         \
+    K(ARC, arc, 6, 0.060, 0.200, false)       /* a piece of a thick circle line */ \
+    K(BLOB, blob, 8, 0.060, 0.220, true)      /* wavy outline */                   \
+    K(ROD, rod, 7, 0.100, 0.350, false)       /* thin and straight */              \
+    K(STROKE, stroke, 8, 0.090, 0.280, false) /* thin and curved */                \
     K(TINY, tiny, 8, 0.012, 0.030, false)
 
 typedef enum SynthKind {
 #define SYNTH_KIND_ENUM(NAME, name, weight, low, high, parts) SYNTH_##NAME,
     SYNTH_KINDS(SYNTH_KIND_ENUM)
 #undef SYNTH_KIND_ENUM
-    SYNTH_N_KINDS
+        SYNTH_N_KINDS
 } SynthKind;
 
 enum { SYNTH_MAX_OBJECTS = 64, SYNTH_MAX_PARTS = 4, SYNTH_MIN_VISIBLE_PX = 24 };

@@ -12,8 +12,13 @@
 
 #include "base/rng.h"
 
-enum { SYNTH_STREAM_SCENE, SYNTH_STREAM_NOISE, SYNTH_STREAM_GRAIN, SYNTH_STREAM_POINTS,
-       SYNTH_STREAM_OBJECT }; /* and those behind it: one for each object */
+enum {
+    SYNTH_STREAM_SCENE,
+    SYNTH_STREAM_NOISE,
+    SYNTH_STREAM_GRAIN,
+    SYNTH_STREAM_POINTS,
+    SYNTH_STREAM_OBJECT
+}; /* and those behind it: one for each object */
 
 typedef struct Draws {
     RngKey key;

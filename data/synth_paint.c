@@ -3,7 +3,7 @@
 
 enum { SHADOW_REACH_PX = 14 }; /* offset and blur of a shadow, at most */
 
-typedef struct Window { /* the part of the image that an object can change, px */
+typedef struct Window {               /* the part of the image that an object can change, px */
     int64_t left, top, right, bottom; /* right and bottom are outside */
 } Window;
 
@@ -76,8 +76,7 @@ static void paint_shadow(const Scene *scene, const SceneObject *object, Window w
     const float blur_px = 4;
     for (int64_t y = window.top; y < window.bottom; y++)
         for (int64_t x = window.left; x < window.right; x++) {
-            float distance =
-                distance_at(canvas, window, x - scene->shadow_x, y - scene->shadow_y);
+            float distance = distance_at(canvas, window, x - scene->shadow_x, y - scene->shadow_y);
             float dark = object->shadow * clamp(0.5f - distance / blur_px, 0, 1);
             float *colour = colour_at(canvas, x, y);
             for (int i = 0; i < 3; i++) colour[i] *= 1 - dark;

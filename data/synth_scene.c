@@ -159,7 +159,7 @@ static void finish_part(Scene *scene, Draws *draws, SceneObject *part, double an
 static void draw_inner_parts(Scene *scene, Draws *draws, float radius, int whole)
 {
     static const SynthKind motifs[] = {SYNTH_ELLIPSE, SYNTH_ELLIPSE, SYNTH_BOX, SYNTH_CONVEX,
-                                       SYNTH_STAR, SYNTH_RING}; /* the last two only if large */
+                                       SYNTH_STAR,    SYNTH_RING}; /* the last two only if large */
     int n = draw_chance(draws, 0.5) ? 1 : draw_whole(draws, 2, SYNTH_MAX_PARTS);
     SynthKind kind = motifs[draw_whole(draws, 0, n == 1 ? 5 : 3)];
     float size = radius * draw_between(draws, n == 1 ? 0.25 : 0.15, n == 1 ? 0.5 : 0.25);
@@ -206,8 +206,10 @@ static void draw_object(const SynthConfig *config, uint64_t number, int i, int n
     draw_surface(&draws, radius, object);
     int whole = scene->n_objects++;
     if (!row->parts || radius < 0.07f * side) return;
-    if (draw_chance(&draws, 0.35)) draw_inner_parts(scene, &draws, radius, whole);
-    else if (draw_chance(&draws, 0.25)) draw_outer_part(scene, &draws, radius, whole);
+    if (draw_chance(&draws, 0.35))
+        draw_inner_parts(scene, &draws, radius, whole);
+    else if (draw_chance(&draws, 0.25))
+        draw_outer_part(scene, &draws, radius, whole);
 }
 
 void scene_draw(const SynthConfig *config, uint64_t number, Scene *scene)

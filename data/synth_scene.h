@@ -24,13 +24,13 @@ typedef struct SceneObject {
 } SceneObject;
 
 typedef struct Scene {
-    Material ground[2];     /* wall and floor, or the same twice */
+    Material ground[2];                      /* wall and floor, or the same twice */
     float border_x, border_y, border_offset; /* floor: x border_x + y border_y > border_offset */
-    float light_x, light_y; /* direction that light comes from */
-    float slope_x, slope_y; /* change of brightness over the image */
-    int shadow_x, shadow_y; /* offset of shadows, px */
-    float edge_px;          /* width of the soft edge */
-    float grain;            /* amplitude of the noise of each pixel */
+    float light_x, light_y;                  /* direction that light comes from */
+    float slope_x, slope_y;                  /* change of brightness over the image */
+    int shadow_x, shadow_y;                  /* offset of shadows, px */
+    float edge_px;                           /* width of the soft edge */
+    float grain;                             /* amplitude of the noise of each pixel */
     Noise noise;
     SceneObject objects[SCENE_MAX_OBJECTS];
     int n_objects;

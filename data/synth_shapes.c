@@ -65,8 +65,8 @@ static float line_distance(const Shape *shape, float x, float y)
 {
     float nearest = INFINITY;
     for (int i = 1; i < shape->n_vertices; i++)
-        nearest = fminf(nearest, squared_distance_to_segment(shape->vertices[i - 1],
-                                                             shape->vertices[i], x, y));
+        nearest = fminf(
+            nearest, squared_distance_to_segment(shape->vertices[i - 1], shape->vertices[i], x, y));
     return sqrtf(nearest) - shape->body.thickness;
 }
 
@@ -142,15 +142,15 @@ static void add_vertex(Shape *shape, double x, double y)
 
 static void draw_ellipse(Draws *draws, float radius, Shape *shape)
 {
-    shape->body = (Body){.form = BODY_ELLIPSE, .a = radius,
-                         .b = radius * draw_between(draws, 0.4, 1)};
+    shape->body = (Body){
+        .form = BODY_ELLIPSE, .a = radius, .b = radius * draw_between(draws, 0.4, 1)};
 }
 
 static void draw_box(Draws *draws, float radius, Shape *shape)
 {
     float b = radius * draw_between(draws, 0.3, 0.9);
-    shape->body = (Body){.form = BODY_BOX, .a = radius, .b = b,
-                         .thickness = b * draw_between(draws, 0, 0.6)};
+    shape->body = (Body){
+        .form = BODY_BOX, .a = radius, .b = b, .thickness = b * draw_between(draws, 0, 0.6)};
 }
 
 /* Corners on an ellipse, so the polygon is convex. */
@@ -202,8 +202,8 @@ static void draw_crescent(Draws *draws, float radius, Shape *shape)
 {
     shape->body = (Body){.form = BODY_ELLIPSE, .a = radius, .b = radius};
     float cut = radius * draw_between(draws, 0.65, 1);
-    shape->cuts[shape->n_cuts++] = (Body){.form = BODY_ELLIPSE, .a = cut, .b = cut,
-                                          .x = radius * draw_between(draws, 0.4, 0.7)};
+    shape->cuts[shape->n_cuts++] = (Body){
+        .form = BODY_ELLIPSE, .a = cut, .b = cut, .x = radius * draw_between(draws, 0.4, 0.7)};
 }
 
 static void draw_ring(Draws *draws, float radius, Shape *shape)

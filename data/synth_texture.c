@@ -9,10 +9,7 @@ void noise_fill(Noise *noise, Draws *draws)
         for (int x = 0; x < NOISE_SIDE; x++) noise->value[y][x] = draw_between(draws, -1, 1);
 }
 
-static float smooth(float t)
-{
-    return t * t * (3 - 2 * t);
-}
+static float smooth(float t) { return t * t * (3 - 2 * t); }
 
 float noise_at(const Noise *noise, float x, float y)
 {
@@ -27,10 +24,7 @@ float noise_at(const Noise *noise, float x, float y)
 
 /* ---- Colours ---- */
 
-static float clamp01(float value)
-{
-    return value < 0 ? 0 : value > 1 ? 1 : value;
-}
+static float clamp01(float value) { return value < 0 ? 0 : value > 1 ? 1 : value; }
 
 void colour_draw(Draws *draws, const float saturation[2], const float brightness[2], float rgb[3])
 {

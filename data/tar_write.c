@@ -63,8 +63,10 @@ Status tar_open(const FileOps *ops, const char *path, TarWriter **out)
     TarWriter *tar = calloc(1, sizeof *tar);
     if (tar == NULL) return status_fail(E_MEMORY, "%s: out of memory: tar archive", path);
     Status status = open_archive(tar, ops, path);
-    if (status == OK) *out = tar;
-    else tar_discard(tar);
+    if (status == OK)
+        *out = tar;
+    else
+        tar_discard(tar);
     return status;
 }
 

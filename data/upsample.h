@@ -15,15 +15,16 @@
 #include "data/buffer.h"
 #include "data/resize.h"
 
-typedef struct UpsampleAxis { /* output i = (1 - weight) * source[first] + weight * source[second] */
+typedef struct UpsampleAxis { /* output i = (1 - weight) * source[first] + weight * source[second]
+                               */
     int32_t *first, *second;
     float *weight;
 } UpsampleAxis;
 
-typedef struct Upsampler { /* tables and scratch of one thread; zero-initialise before use */
-    int64_t lowres, frame;          /* sides, px */
-    ImageSize extent, image;        /* of the image inside the frame, and itself, px */
-    UpsampleAxis to_frame;          /* lowres -> frame, either axis */
+typedef struct Upsampler {   /* tables and scratch of one thread; zero-initialise before use */
+    int64_t lowres, frame;   /* sides, px */
+    ImageSize extent, image; /* of the image inside the frame, and itself, px */
+    UpsampleAxis to_frame;   /* lowres -> frame, either axis */
     UpsampleAxis to_rows, to_columns; /* extent -> image */
     Buffer tables, scratch;
 } Upsampler;

@@ -9,17 +9,16 @@
 
 static const OpInfo infos[OP_COUNT] = {
     [OP_NONE] = {"none", ">", "", false, 0, 0},
-#define DIFF(ID, name, Attr, types, needs, flags, ulps) [OP_##ID] = {#name, types, needs, true, flags, ulps},
-#define PLAIN(ID, name, Attr, types, flags, ulps) [OP_##ID] = {#name, types, "", false, flags, ulps},
+#define DIFF(ID, name, Attr, types, needs, flags, ulps) \
+    [OP_##ID] = {#name, types, needs, true, flags, ulps},
+#define PLAIN(ID, name, Attr, types, flags, ulps) \
+    [OP_##ID] = {#name, types, "", false, flags, ulps},
 #include "kernels/ops.def"
 #undef DIFF
 #undef PLAIN
 };
 
-const OpInfo *op_info(OpId op)
-{
-    return &infos[op];
-}
+const OpInfo *op_info(OpId op) { return &infos[op]; }
 
 /* Reads operand `index` from a list such as "llf?"; stops at '>' or the end. */
 static bool operand_at(const char *list, int index, OpOperand *out)

@@ -13,8 +13,8 @@
 
 enum { MAX_SIDE = 1 << 14, MAX_WIDTH = 1 << 16, MAX_EXPAND = 64 };
 
-static const char *const block_names[] = {"conv",    "res",  "ds", "fmb", "mb",
-                                          "mb_bias", "evit", NULL};
+static const char *const block_names[] = {"conv", "res",     "ds",   "fmb",
+                                          "mb",   "mb_bias", "evit", NULL};
 static const char *const encoder_names[] = {"efficientvit", "vit", NULL};
 static const char *const act_names[] = {"none", "relu", "gelu_tanh", "gelu_erf", "hardswish", NULL};
 
@@ -261,32 +261,14 @@ void model_destroy(Model *model)
     free(model);
 }
 
-const char *model_name(const Model *model)
-{
-    return model->name;
-}
+const char *model_name(const Model *model) { return model->name; }
 
-int64_t model_image_size(const Model *model)
-{
-    return model->image_size;
-}
+int64_t model_image_size(const Model *model) { return model->image_size; }
 
-int64_t model_frame(const Model *model)
-{
-    return model->frame;
-}
+int64_t model_frame(const Model *model) { return model->frame; }
 
-int64_t model_grid(const Model *model)
-{
-    return model->grid;
-}
+int64_t model_grid(const Model *model) { return model->grid; }
 
-int64_t model_embed_dim(const Model *model)
-{
-    return model->embed_dim;
-}
+int64_t model_embed_dim(const Model *model) { return model->embed_dim; }
 
-int64_t model_lowres(const Model *model)
-{
-    return 4 * model->grid;
-}
+int64_t model_lowres(const Model *model) { return 4 * model->grid; }

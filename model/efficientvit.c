@@ -75,13 +75,10 @@ static ValueId block(const Encoder *e, BlockKind kind, ValueId x, int64_t width,
         x = conv_layer(e, "spatial_conv", x,
                        (ConvLayer){in * expand, 3, stride, .norm = true, .act = act});
         return conv_layer(e, "point_conv", x, (ConvLayer){width, 1, 1, .norm = true});
-    case BLOCK_MB:
-        return inverted_bottleneck(e, x, width, stride, expand, true);
-    case BLOCK_MB_BIAS:
-        return inverted_bottleneck(e, x, width, stride, expand, false);
+    case BLOCK_MB: return inverted_bottleneck(e, x, width, stride, expand, true);
+    case BLOCK_MB_BIAS: return inverted_bottleneck(e, x, width, stride, expand, false);
     case BLOCK_CONV: /* a plain layer and a pair of residuals: opening() and residual() know them */
-    case BLOCK_EVIT:
-        break;
+    case BLOCK_EVIT: break;
     }
     graph_fail(e->context->graph, E_CONFIG, "%s: this block has no body", e->context->graph->label);
     return VALUE_NONE;
@@ -94,8 +91,8 @@ static ValueId lite_mla(const Encoder *e, ValueId src)
     Graph *graph = e->context->graph;
     int64_t width = layer_channels(e->context, src), kernel = e->config->aggregation_kernel;
     int64_t n_groups = 3 * width / e->config->head_dim; /* one of q, k, v of one head each */
-    ValueId qkv =
-        conv_layer(e, "qkv", src, (ConvLayer){.out = 3 * width, .kernel = 1, .stride = 1});
+    ValueId qkv = conv_layer(e, "qkv", src,
+                             (ConvLayer){.out = 3 * width, .kernel = 1, .stride = 1});
     ConvSpec gather = {3 * width, kernel, .stride = 1, .pad = kernel / 2, .groups = 3 * width};
     ConvSpec mix = {3 * width, 1, .stride = 1, .groups = n_groups};
     ValueId local = layer_conv(e->context, "aggreg.0.0", qkv, gather);

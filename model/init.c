@@ -1,10 +1,11 @@
 /* Initial weights, a function of (seed, name of the entry, index): the same for any machine, thread
  * count or order. Called by train/ for a run that starts from nothing.
  *
- * Weights are PyTorch's defaults, uniform within 1/sqrt(fan-in), which is how SAM starts; the released
- * EfficientViT-SAM trainer would draw them with deviation 0.02, but always overwrites them, and from
- * there the decoder's chains of unnormalised layers do not learn: each passes on a tenth of its input's
- * variance. As there, the last norm of a residual branch is 0, so that a block starts as the identity.
+ * Weights are PyTorch's defaults, uniform within 1/sqrt(fan-in), which is how SAM starts; the
+ * released EfficientViT-SAM trainer would draw them with deviation 0.02, but always overwrites
+ * them, and from there the decoder's chains of unnormalised layers do not learn: each passes on a
+ * tenth of its input's variance. As there, the last norm of a residual branch is 0, so that a block
+ * starts as the identity.
  *
  * source  torch.nn.Linear and Conv2d; segment_anything (positions 0, embeddings of deviation 1)
  */
@@ -45,7 +46,8 @@ static bool is_embedding(const StoreEntry *entry)
 static bool constant_of(const StoreEntry *entry, float *out)
 {
     *out = 0;
-    static const char *const zeros[] = {".bias", ".running_mean", ".pos_embed", ".rel_pos_h", ".rel_pos_w"};
+    static const char *const zeros[] = {".bias", ".running_mean", ".pos_embed", ".rel_pos_h",
+                                        ".rel_pos_w"};
     for (size_t i = 0; i < sizeof zeros / sizeof zeros[0]; i++)
         if (ends_with(entry->name, zeros[i])) return true;
     if (entry->shape.rank != 1) return false;
@@ -61,7 +63,8 @@ static void fill(const StoreEntry *entry, uint64_t seed, float *data, int64_t n)
         return;
     }
     RngKey key = {.seed = seed, .purpose = RNG_INIT, .sample = rng_name_hash(entry->name)};
-    double bound = sqrt((double)entry->shape.dim[0] / (double)n); /* fan-in: all dims but the first */
+    double bound = sqrt((double)entry->shape.dim[0] /
+                        (double)n); /* fan-in: all dims but the first */
     bool embedding = is_embedding(entry);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++)

@@ -29,8 +29,8 @@ static int ask_entry(BuildContext *context, const char *name, StoreKind kind, Pa
     char path[512];
     int entry = -1;
     if (graph->status != OK) return -1;
-    int length =
-        snprintf(path, sizeof path, "%s%s%s", graph->label, graph->label[0] ? "." : "", name);
+    int length = snprintf(path, sizeof path, "%s%s%s", graph->label, graph->label[0] ? "." : "",
+                          name);
     assert(length < (int)sizeof path);
     graph->status = store_declare(context->store, path, kind, layout, dtype, shape, &entry);
     return graph->status == OK ? entry : -1;
@@ -64,8 +64,8 @@ ValueId layer_conv(BuildContext *context, const char *name, ValueId src, ConvSpe
 {
     int mark = graph_label_push(context->graph, "%s", name);
     int64_t in = layer_channels(context, src) / spec.groups;
-    ValueId weight =
-        layer_conv_param(context, "weight", SHAPE(spec.out, in, spec.kernel, spec.kernel));
+    ValueId weight = layer_conv_param(context, "weight",
+                                      SHAPE(spec.out, in, spec.kernel, spec.kernel));
     ValueId bias = spec.bias ? layer_param(context, "bias", SHAPE(spec.out)) : VALUE_NONE;
     OpAttr attr = ATTR(conv2d, .stride = spec.stride, .pad = spec.pad, .groups = spec.groups);
     ValueId dst = graph_op(context->graph, OP_CONV2D, attr, SRC(src, weight, bias));
@@ -78,8 +78,8 @@ ValueId layer_linear(BuildContext *context, const char *name, ValueId src, int64
     int mark = graph_label_push(context->graph, "%s", name);
     ValueId weight = layer_param(context, "weight", SHAPE(out, layer_channels(context, src)));
     ValueId bias = layer_param(context, "bias", SHAPE(out));
-    ValueId dst =
-        graph_op(context->graph, OP_MATMUL, ATTR(matmul, .trans_b = true), SRC(src, weight, bias));
+    ValueId dst = graph_op(context->graph, OP_MATMUL, ATTR(matmul, .trans_b = true),
+                           SRC(src, weight, bias));
     graph_label_pop(context->graph, mark);
     return dst;
 }
@@ -106,12 +106,12 @@ ValueId layer_batchnorm(BuildContext *context, const char *name, ValueId src, do
     ValueId weight = layer_param(context, "weight", channels);
     ValueId bias = layer_param(context, "bias", channels);
     BnRecord record = {.momentum = momentum};
-    record.running_mean =
-        ask_entry(context, "running_mean", STORE_BUFFER, LAYOUT_PLAIN, DT_F32, channels);
-    record.running_var =
-        ask_entry(context, "running_var", STORE_BUFFER, LAYOUT_PLAIN, DT_F32, channels);
-    record.tracked =
-        ask_entry(context, "num_batches_tracked", STORE_BUFFER, LAYOUT_PLAIN, DT_I64, SHAPE_SCALAR);
+    record.running_mean = ask_entry(context, "running_mean", STORE_BUFFER, LAYOUT_PLAIN, DT_F32,
+                                    channels);
+    record.running_var = ask_entry(context, "running_var", STORE_BUFFER, LAYOUT_PLAIN, DT_F32,
+                                   channels);
+    record.tracked = ask_entry(context, "num_batches_tracked", STORE_BUFFER, LAYOUT_PLAIN, DT_I64,
+                               SHAPE_SCALAR);
     ValueId dst;
     if (context->bn == BN_TRAIN) {
         dst = graph_op(graph, OP_BATCHNORM, ATTR(batchnorm, .eps = eps), SRC(src, weight, bias));
@@ -140,8 +140,8 @@ ValueId layer_layernorm(BuildContext *context, const char *name, ValueId src, do
     int mark = graph_label_push(context->graph, "%s", name);
     ValueId weight = layer_param(context, "weight", channels);
     ValueId bias = layer_param(context, "bias", channels);
-    ValueId dst =
-        graph_op(context->graph, OP_LAYERNORM, ATTR(layernorm, .eps = eps), SRC(src, weight, bias));
+    ValueId dst = graph_op(context->graph, OP_LAYERNORM, ATTR(layernorm, .eps = eps),
+                           SRC(src, weight, bias));
     graph_label_pop(context->graph, mark);
     return dst;
 }
@@ -180,8 +180,8 @@ void build_bn_updates(BuildContext *context, ValueId ok)
                           graph_store_value(graph, context->store, record->running_var),
                           graph_store_value(graph, context->store, record->tracked)};
         OpAttr attr = ATTR(bn_update, .momentum = record->momentum, .n_values = record->n_values);
-        int mark =
-            graph_label_push(graph, "%s", context->store->entries[record->running_mean].name);
+        int mark = graph_label_push(graph, "%s",
+                                    context->store->entries[record->running_mean].name);
         graph_mutate(graph, OP_BN_UPDATE, attr, REGION_STEP, SRC(means, vars, ok), 3, dst);
         graph_label_pop(graph, mark);
     }

@@ -35,8 +35,8 @@ static Decoder decoder_of(BuildContext *context, const Model *model, ValueId spa
 static ValueId source_of(const Decoder *d, ValueId embedding, ValueId dense)
 {
     int64_t n_images = layer_shape(d->context, embedding).dim[0];
-    ValueId cells =
-        graph_reshape(d->graph, embedding, SHAPE(n_images, 1, d->grid * d->grid, d->width));
+    ValueId cells = graph_reshape(d->graph, embedding,
+                                  SHAPE(n_images, 1, d->grid * d->grid, d->width));
     return layer_add(d->context, cells, dense);
 }
 
@@ -152,13 +152,13 @@ DecoderOutputs mask_decoder_build(BuildContext *context, const Model *model, Val
     sides = transformer_build(context, model, sides, prompts.image_pe, labels);
     ValueId pixels = upscaled_image(&d, sides.image);
     ValueId filters = hypernetworks(&d, sides.tokens);
-    ValueId masks =
-        graph_op(d.graph, OP_MATMUL, ATTR(matmul, .trans_b = true), SRC(filters, pixels));
+    ValueId masks = graph_op(d.graph, OP_MATMUL, ATTR(matmul, .trans_b = true),
+                             SRC(filters, pixels));
     masks = in_rows(&d, masks, d.n_images * d.n_masks * MASK_TOKENS, 1);
     DecoderOutputs outputs;
     int64_t lowres = model_lowres(model);
-    outputs.masks =
-        graph_reshape(d.graph, masks, SHAPE(d.n_images, d.n_masks, MASK_TOKENS, lowres, lowres));
+    outputs.masks = graph_reshape(d.graph, masks,
+                                  SHAPE(d.n_images, d.n_masks, MASK_TOKENS, lowres, lowres));
     outputs.iou = iou_head(&d, sides.tokens);
     graph_label_pop(d.graph, mark);
     return outputs;

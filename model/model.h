@@ -52,16 +52,16 @@ typedef struct BuildContext {
 Status model_declare(const Model *model, Store *store);
 
 /* model_init: initial weights, a function of (seed, name), for a store that is allocated: weights
- * uniform within 1/sqrt(fan-in), embeddings and the positional matrix normal with deviation 1, norms
- * 1, the last norm of a residual branch 0, positions and biases 0. */
+ * uniform within 1/sqrt(fan-in), embeddings and the positional matrix normal with deviation 1,
+ * norms 1, the last norm of a residual branch 0, positions and biases 0. */
 Status model_init(const Model *model, Store *store, uint64_t seed);
 
 /* build_image_encoder: image (N,S,S,3) normalised -> embedding (N,grid,grid,embed_dim). */
 ValueId build_image_encoder(BuildContext *context, const Model *model, ValueId image);
 
 typedef struct PromptInputs {
-    ValueId coords; /* (N,M,P,2) f32, px in the prompt frame */
-    ValueId labels; /* (N,M,P) int32: 0, 1 points; 2, 3 corners; -1 padding point; -2 empty */
+    ValueId coords;     /* (N,M,P,2) f32, px in the prompt frame */
+    ValueId labels;     /* (N,M,P) int32: 0, 1 points; 2, 3 corners; -1 padding point; -2 empty */
     ValueId mask_input; /* (N,M,lowres,lowres) f32 logits, or VALUE_NONE */
 } PromptInputs;
 

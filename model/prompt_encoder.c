@@ -53,8 +53,8 @@ static ValueId mask_downscaling(BuildContext *context, const Model *model, Value
     int64_t lowres = model_lowres(model), width = model->embed_dim;
     Shape shape = layer_shape(context, mask);
     int mark = graph_label_push(context->graph, "mask_downscaling");
-    ValueId x =
-        graph_reshape(context->graph, mask, SHAPE(shape.dim[0] * shape.dim[1], lowres, lowres, 1));
+    ValueId x = graph_reshape(context->graph, mask,
+                              SHAPE(shape.dim[0] * shape.dim[1], lowres, lowres, 1));
     x = halve(context, config, x, "0", "1", config->mask_channels / 4);
     x = halve(context, config, x, "3", "4", config->mask_channels);
     x = layer_conv(context, "6", x,

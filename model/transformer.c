@@ -55,8 +55,8 @@ static ValueId tokens_from_image(const Transformer *t, const char *name, TwoWay 
                                  ValueId placed_image)
 {
     ValueId placed = layer_add(t->context, sides.tokens, t->token_pe);
-    ValueId update =
-        attention(t, name, placed, placed_image, sides.image, t->config->cross_width, VALUE_NONE);
+    ValueId update = attention(t, name, placed, placed_image, sides.image, t->config->cross_width,
+                               VALUE_NONE);
     return layer_add(t->context, sides.tokens, update);
 }
 
@@ -64,8 +64,8 @@ static ValueId image_from_tokens(const Transformer *t, const char *name, TwoWay 
                                  ValueId placed_image)
 {
     ValueId placed = layer_add(t->context, sides.tokens, t->token_pe);
-    ValueId update =
-        attention(t, name, placed_image, placed, sides.tokens, t->config->cross_width, t->labels);
+    ValueId update = attention(t, name, placed_image, placed, sides.tokens, t->config->cross_width,
+                               t->labels);
     return layer_add(t->context, sides.image, update);
 }
 

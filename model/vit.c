@@ -29,10 +29,10 @@ static ValueId attention(BuildContext *context, const VitConfig *config, ValueId
     if (global) {
         x = attend(context, config, x, grid);
     } else {
-        OpAttr split =
-            ATTR(window_partition, .window = config->window, .height = grid, .width = grid);
-        OpAttr join =
-            ATTR(window_unpartition, .window = config->window, .height = grid, .width = grid);
+        OpAttr split = ATTR(window_partition, .window = config->window, .height = grid,
+                            .width = grid);
+        OpAttr join = ATTR(window_unpartition, .window = config->window, .height = grid,
+                           .width = grid);
         x = graph_op(graph, OP_WINDOW_PARTITION, split, SRC(x));
         x = attend(context, config, x, config->window);
         x = graph_op(graph, OP_WINDOW_UNPARTITION, join, SRC(x));
@@ -96,8 +96,8 @@ static ValueId neck(BuildContext *context, ValueId x, int64_t width)
 ValueId vit_build(BuildContext *context, const Model *model, ValueId image)
 {
     const VitConfig *config = &model->vit;
-    ValueId positions =
-        layer_param(context, "pos_embed", SHAPE(1, model->grid, model->grid, config->width));
+    ValueId positions = layer_param(context, "pos_embed",
+                                    SHAPE(1, model->grid, model->grid, config->width));
     ValueId x = layer_add(context, patch_embed(context, config, image), positions);
     graph_module(context->graph, "patch_embed+pos_embed", x, false);
     for (int64_t i = 0; i < config->depth; i++) x = vit_block(context, config, x, model->grid, i);

@@ -20,10 +20,7 @@ static double u_of_hash(uint64_t hash, uint64_t index)
     return (double)(z >> 40) * 0x1p-23 - 1;
 }
 
-double kat_u(const char *name, uint64_t index)
-{
-    return u_of_hash(rng_name_hash(name), index);
-}
+double kat_u(const char *name, uint64_t index) { return u_of_hash(rng_name_hash(name), index); }
 
 void kat_fill(const char *name, double scale, float *dst, int64_t n)
 {
@@ -38,8 +35,8 @@ void kat_fill_map(const char *name, double scale, float *dst, Shape shape)
     for (int64_t n = 0; n < shape.dim[0]; n++)
         for (int64_t p = 0; p < pixels; p++)
             for (int64_t c = 0; c < channels; c++)
-                *dst++ =
-                    (float)(scale * u_of_hash(hash, (uint64_t)((n * channels + c) * pixels + p)));
+                *dst++ = (float)(scale *
+                                 u_of_hash(hash, (uint64_t)((n * channels + c) * pixels + p)));
 }
 
 static bool ends_with(const char *name, const char *end)

@@ -17,20 +17,11 @@ static void scale_all(double *gradient, int64_t n, double factor)
     for (int64_t i = 0; i < n; i++) gradient[i] *= factor;
 }
 
-static void negate(double *gradient, int64_t n)
-{
-    scale_all(gradient, n, -1);
-}
+static void negate(double *gradient, int64_t n) { scale_all(gradient, n, -1); }
 
-static void triple(double *gradient, int64_t n)
-{
-    scale_all(gradient, n, 3);
-}
+static void triple(double *gradient, int64_t n) { scale_all(gradient, n, 3); }
 
-static void forget(double *gradient, int64_t n)
-{
-    scale_all(gradient, n, 0);
-}
+static void forget(double *gradient, int64_t n) { scale_all(gradient, n, 0); }
 
 /* As a stride that is wrong by one reads. */
 static void shift(double *gradient, int64_t n)
@@ -40,10 +31,7 @@ static void shift(double *gradient, int64_t n)
 }
 
 /* The share of the last destination element is missing. */
-static void drop_term(double *cotangent, int64_t n)
-{
-    cotangent[n - 1] = 0;
-}
+static void drop_term(double *cotangent, int64_t n) { cotangent[n - 1] = 0; }
 
 /* ---- damage to graphs ---- */
 

@@ -10,10 +10,7 @@
 
 /* ---- building ---- */
 
-static DType widened(DType dtype)
-{
-    return dtype == DT_F32 ? DT_F64 : dtype;
-}
+static DType widened(DType dtype) { return dtype == DT_F32 ? DT_F64 : dtype; }
 
 static ValueId add_input(OpBench *bench, const char *side, int index, const CaseOperand *operand)
 {

@@ -15,7 +15,7 @@
 /* What a mutant does to the gradient of one source; the members that are not NULL are applied. */
 typedef struct GradientMutator {
     const char *name;
-    void (*change_rule)(GradCall *call, int src); /* before sums over broadcast axes */
+    void (*change_rule)(GradCall *call, int src);           /* before sums over broadcast axes */
     void (*change_cotangent)(double *cotangent, int64_t n); /* before the backward nodes run */
     void (*change_gradient)(double *gradient, int64_t n);   /* after they ran */
 } GradientMutator;

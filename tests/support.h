@@ -5,17 +5,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* shared_path: "../shared/NAME" beside the checkout, in `buffer`; whether it exists. Test programs run from
- * the root of the checkout. */
+/* shared_path: "../shared/NAME" beside the checkout, in `buffer`; whether it exists. Test programs
+ * run from the root of the checkout. */
 bool shared_path(const char *name, char *buffer, size_t buffer_bytes);
 
 /* test_folder: an empty folder under build/tmp for one test; its path. */
 const char *test_folder(const char *name, char *buffer, size_t buffer_bytes);
 
 /* SKIP_WITHOUT(path, name): skips the test, by name, where the sample data is missing. */
-#define SKIP_WITHOUT(name, buffer)                                              \
-    do {                                                                        \
-        if (!shared_path(name, buffer, sizeof buffer))                          \
+#define SKIP_WITHOUT(name, buffer)                                               \
+    do {                                                                         \
+        if (!shared_path(name, buffer, sizeof buffer))                           \
             cr_skip_test("sample data %s is missing beside the checkout", name); \
     } while (0)
 

@@ -414,11 +414,8 @@ static void check_op(OpId op)
     for (int m = 0; m < N_MODES; m++) backend_close(backends[m]);
 }
 
-#define DIFF(ID, name, Attr, types, needs, flags, ulps)                                            \
-    Test(backends, name)                                                                           \
-    {                                                                                              \
-        check_op(OP_##ID);                                                                         \
-    }
+#define DIFF(ID, name, Attr, types, needs, flags, ulps) \
+    Test(backends, name) { check_op(OP_##ID); }
 #define PLAIN(ID, name, Attr, types, flags, ulps) DIFF(ID, name, Attr, types, "", flags, ulps)
 #include "kernels/ops.def"
 #undef DIFF

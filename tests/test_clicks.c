@@ -13,10 +13,7 @@
 #include "tests/kat.h"
 #include "tests/support.h"
 
-static void must(Status status)
-{
-    cr_assert(status == OK, "%s", status_message());
-}
+static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
 
 /* ---- the transform ---- */
 
@@ -107,7 +104,8 @@ static int64_t count_deepest(const Case *c, int n_earlier, const Click *click)
     DistanceScratch scratch = {0};
     for (int64_t i = 0; i < c->n_px; i++) wrong[i] = in[i] && !out[i];
     must(distance_squared(&scratch, wrong, c->size.height, c->size.width, c->size.width, squared));
-    for (int i = 0; i < n_earlier; i++) squared[c->clicks[i].y * c->size.width + c->clicks[i].x] = 0;
+    for (int i = 0; i < n_earlier; i++)
+        squared[c->clicks[i].y * c->size.width + c->clicks[i].x] = 0;
     for (int64_t i = 0; i < c->n_px; i++) n += squared[i] == deepest;
     distance_scratch_free(&scratch);
     free(squared);

@@ -11,10 +11,7 @@
 #include "data/polygon.h"
 #include "tests/support.h"
 
-static void must(Status status)
-{
-    cr_assert(status == OK, "%s", status_message());
-}
+static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
 
 /* ---- reference masks ---- */
 
@@ -122,7 +119,8 @@ Test(coco, masks_of_lvis)
 
 /* ---- polygons ---- */
 
-static void expect_runs(const Polygon *polygons, int64_t n, const uint32_t *wanted, int64_t n_wanted)
+static void expect_runs(const Polygon *polygons, int64_t n, const uint32_t *wanted,
+                        int64_t n_wanted)
 {
     PolygonScratch scratch = {0};
     Rle rle;
@@ -205,8 +203,9 @@ Test(coco, damaged_files_are_refused)
         {FILE_WITH(IMAGE, "\"segmentation\": [[1, 2]], \"area\": 1, \"bbox\": [0, 0, 1, 1], "
                           "\"image_id\": 8"),
          "no image of the file"},
-        {FILE_WITH(IMAGE, "\"segmentation\": {\"counts\": [1, 2]}, \"segmentation\": [[1, 2]], "
-                          ANNOTATION),
+        {FILE_WITH(
+             IMAGE,
+             "\"segmentation\": {\"counts\": [1, 2]}, \"segmentation\": [[1, 2]], " ANNOTATION),
          "two segmentations"},
         {"{\"annotations\": [[1]]}", "no object"},
     };

@@ -18,10 +18,7 @@ static void write_file(const char *path, const void *bytes, size_t n_bytes)
     fclose(file);
 }
 
-static bool message_has(const char *part)
-{
-    return strstr(status_message(), part) != NULL;
-}
+static bool message_has(const char *part) { return strstr(status_message(), part) != NULL; }
 
 /* ---- Run lengths ---- */
 
@@ -189,7 +186,10 @@ static RoundTrip round_trip_file(const char *path)
 
 Test(rle, sample_files_round_trip)
 {
-    static const struct { const char *name; int64_t n_masks; } files[] = {
+    static const struct {
+        const char *name;
+        int64_t n_masks;
+    } files[] = {
         {"data/sa1b/pairs/sa_1.json", 65},
         {"data/sa1b/sav/sav_000001_auto.json", 121 * 9},
         {"data/sa1b/sav/sav_000001_manual.json", 121 * 5},
@@ -266,12 +266,14 @@ Test(json, broken_files_name_file_and_byte)
 }
 
 #define IMAGE "\"image\": {\"image_id\": 1, \"width\": 3, \"height\": 2}, "
-#define GOOD "{\"bbox\": [0, 0, 1, 1], \"area\": 2, \"x\": {\"y\": [1]}, " \
-             "\"segmentation\": {\"counts\": [1, 2, 3], \"size\": [2, 3]}}"
+#define GOOD                                                      \
+    "{\"bbox\": [0, 0, 1, 1], \"area\": 2, \"x\": {\"y\": [1]}, " \
+    "\"segmentation\": {\"counts\": [1, 2, 3], \"size\": [2, 3]}}"
 
 Test(annotations, faults_are_named)
 {
-    static const struct { const char *text, *message;
+    static const struct {
+        const char *text, *message;
     } cases[] = {
         {"{" IMAGE "\"x\": 1}", "key annotations is missing"},
         {"{" IMAGE "\"annotations\": []}", "no annotation"},
@@ -281,31 +283,31 @@ Test(annotations, faults_are_named)
          ", {\"area\": 2, \"segmentation\": {\"counts\": [6], \"size\": [2, 3]}}]}",
          "annotation 1: the key bbox is missing"},
         {"{" IMAGE "\"annotations\": [{\"bbox\": [0, 0, 1, 1], \"segmentation\": {\"counts\": [6], "
-                   "\"size\": [2, 3]}}]}",
+         "\"size\": [2, 3]}}]}",
          "the key area is missing"},
         {"{" IMAGE "\"annotations\": [{\"bbox\": [0, 0, 1, 1], \"area\": 2, \"segmentation\": "
-                   "{\"size\": [2, 3]}}]}",
+         "{\"size\": [2, 3]}}]}",
          "the key segmentation.counts is missing"},
         {"{" IMAGE "\"annotations\": [{\"bbox\": [0, 0, 1, 1], \"area\": 2, \"segmentation\": "
-                   "{\"counts\": \"6\"}}]}",
+         "{\"counts\": \"6\"}}]}",
          "the key segmentation.size is missing"},
         {"{" IMAGE "\"annotations\": [{\"bbox\": [0, 0, 1], \"area\": 2, \"segmentation\": "
-                   "{\"counts\": [6], \"size\": [2, 3]}}]}",
+         "{\"counts\": [6], \"size\": [2, 3]}}]}",
          "bbox has fewer"},
         {"{" IMAGE "\"annotations\": [{\"bbox\": [0, 0, 9, 1], \"area\": 2, \"segmentation\": "
-                   "{\"counts\": [6], \"size\": [2, 3]}}]}",
+         "{\"counts\": [6], \"size\": [2, 3]}}]}",
          "leaves the image"},
         {"{" IMAGE "\"annotations\": [{\"bbox\": [0, 0, 1, 1], \"area\": 2, \"segmentation\": "
-                   "{\"counts\": [5], \"size\": [2, 3]}}]}",
+         "{\"counts\": [5], \"size\": [2, 3]}}]}",
          "sum to 5 px, wanted height 2 x width 3"},
         {"{" IMAGE "\"annotations\": [{\"bbox\": [0, 0, 1, 1], \"area\": 2, \"segmentation\": "
-                   "{\"counts\": [-1, 7], \"size\": [2, 3]}}]}",
+         "{\"counts\": [-1, 7], \"size\": [2, 3]}}]}",
          "no run length"},
         {"{" IMAGE "\"annotations\": [{\"bbox\": [0, 0, 1, 1], \"area\": 2, \"segmentation\": "
-                   "{\"counts\": [6], \"size\": [3, 2]}}]}",
+         "{\"counts\": [6], \"size\": [3, 2]}}]}",
          "the mask is 3 x 2 px"},
         {"{" IMAGE "\"annotations\": [{\"bbox\": [0, 0, 1, 1], \"area\": 2, \"segmentation\": "
-                   "{\"counts\": \"6 \", \"size\": [2, 3]}}]}",
+         "{\"counts\": \"6 \", \"size\": [2, 3]}}]}",
          "annotation 0: run-length string: character 1"},
     };
     char folder[256], path[300];

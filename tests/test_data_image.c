@@ -34,10 +34,7 @@ static char *read_whole(const char *path, size_t *n_bytes)
     return bytes;
 }
 
-static bool message_has(const char *part)
-{
-    return strstr(status_message(), part) != NULL;
-}
+static bool message_has(const char *part) { return strstr(status_message(), part) != NULL; }
 
 /* ---- JPEG ---- */
 
@@ -74,9 +71,11 @@ Test(jpeg, reduced_size_still_covers_the_target)
 {
     char path[256];
     SKIP_WITHOUT("data/sa1b/pairs/sa_1.jpg", path);
-    static const struct { int64_t min_side, height, width; } cases[] = {
-        {0, 2060, 1500}, {4096, 2060, 1500}, {1031, 2060, 1500}, {1030, 1030, 750}, {515, 515, 375},
-        {516, 1030, 750}, {64, 258, 188},
+    static const struct {
+        int64_t min_side, height, width;
+    } cases[] = {
+        {0, 2060, 1500}, {4096, 2060, 1500}, {1031, 2060, 1500}, {1030, 1030, 750},
+        {515, 515, 375}, {516, 1030, 750},   {64, 258, 188},
     };
     JpegDecoder *decoder;
     JpegImage image;
@@ -166,7 +165,9 @@ static void mirror(const uint8_t *mask, ImageSize size, uint8_t *mirrored)
 
 Test(mask, soft_runs_are_the_triangle_filter)
 {
-    static const struct { ImageSize in; int64_t side;
+    static const struct {
+        ImageSize in;
+        int64_t side;
     } cases[] = {
         {{37, 29}, 16}, {{29, 37}, 16}, {{5, 40}, 12}, {{12, 9}, 12},
         {{6, 5}, 17},   {{1, 30}, 8},   {{40, 40}, 1},

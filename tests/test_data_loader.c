@@ -16,10 +16,7 @@
 static const char sa_1_jpg[] = "data/sa1b/pairs/sa_1.jpg";
 static const char sa_1_json[] = "data/sa1b/pairs/sa_1.json";
 
-static bool message_has(const char *part)
-{
-    return strstr(status_message(), part) != NULL;
-}
+static bool message_has(const char *part) { return strstr(status_message(), part) != NULL; }
 
 /* ---- A folder of several samples: one real image under many names ---- */
 
@@ -148,8 +145,13 @@ Test(loader, every_epoch_sees_every_sample_once)
     for (int i = 0; i < SAMPLES; i++) link_pair(folder, i + 1, false);
     Source *source;
     cr_assert_eq(source_open(folder, false, &source), OK, "%s", status_message());
-    LoaderConfig config = {.teacher_size = 32, .decode_margin = 1, .flip = 0.5, .batch = BATCH,
-                           .world_size = 1, .n_threads = 2, .prefetch = 3};
+    LoaderConfig config = {.teacher_size = 32,
+                           .decode_margin = 1,
+                           .flip = 0.5,
+                           .batch = BATCH,
+                           .world_size = 1,
+                           .n_threads = 2,
+                           .prefetch = 3};
     Loader *loader;
     cr_assert_eq(loader_create(source, &config, 0, &loader), OK, "%s", status_message());
     int seen[BATCH * STEPS / SAMPLES][SAMPLES + 1] = {0}, flips[SAMPLES + 1] = {0}, mixed = 0;
@@ -257,8 +259,13 @@ static PromptMasks prompt_masks(int64_t n)
 
 static LoaderConfig prompt_config(PointPreset preset)
 {
-    return (LoaderConfig){.image_size = SIDE, .frame = 2 * SIDE, .n_masks = MASKS, .n_slots = SLOTS,
-                          .max_points = 10, .points = preset, .seed = 1};
+    return (LoaderConfig){.image_size = SIDE,
+                          .frame = 2 * SIDE,
+                          .n_masks = MASKS,
+                          .n_slots = SLOTS,
+                          .max_points = 10,
+                          .points = preset,
+                          .seed = 1};
 }
 
 static int64_t count_label(const int32_t *labels, int32_t label)

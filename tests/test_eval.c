@@ -19,10 +19,7 @@
 
 #define MODEL "configs/models/efficientvit_sam_tiny.yaml"
 
-static void must(Status status)
-{
-    cr_assert(status == OK, "%s", status_message());
-}
+static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
 
 /* ---- mean IoU ---- */
 
@@ -202,8 +199,10 @@ static Status take_result(void *user, const JsonEvent *event)
     struct {
         const char *path;
         double *value;
-    } numbers[] = {{"miou.box.all", &r->box},       {"miou.box.large", &r->box_large},
-                   {"miou.click1.all", &r->click1}, {"miou.click3.all", &r->click3},
+    } numbers[] = {{"miou.box.all", &r->box},
+                   {"miou.box.large", &r->box_large},
+                   {"miou.click1.all", &r->click1},
+                   {"miou.click3.all", &r->click3},
                    {"miou.box_fill.all", &r->box_fill}};
     for (int i = 0; i < 5; i++)
         if (strcmp(event->path, numbers[i].path) == 0) *numbers[i].value = event->number;
@@ -430,8 +429,8 @@ Test(segment, writes_what_the_predictor_gives)
     fixture_open(&f, "segment", image, masks);
     snprintf(weights, sizeof weights, "--weights=%s", f.weights);
     snprintf(out, sizeof out, "--out=%s/pictures", f.folder);
-    char *words[] = {image, "--model=" MODEL, "--run.threads=1", weights, out, "--multimask",
-                     "--point=500,375", "--prompt=box:100,200,800,1500"};
+    char *words[] = {image, "--model=" MODEL, "--run.threads=1", weights,
+                     out,   "--multimask",    "--point=500,375", "--prompt=box:100,200,800,1500"};
     must(command_segment(&(Args){.n = 8, .words = words}));
     MaskRecord *record = mem_alloc(sizeof *record);
     snprintf(path, sizeof path, "%s/masks.json", out + strlen("--out="));

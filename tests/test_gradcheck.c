@@ -32,11 +32,8 @@ static void check_op(OpId op)
                   op_info(op)->name);
 }
 
-#define DIFF(ID, name, Attr, types, needs, flags, ulps)                                            \
-    Test(gradcheck, name)                                                                          \
-    {                                                                                              \
-        check_op(OP_##ID);                                                                         \
-    }
+#define DIFF(ID, name, Attr, types, needs, flags, ulps) \
+    Test(gradcheck, name) { check_op(OP_##ID); }
 #define PLAIN(ID, name, Attr, types, flags, ulps)
 #include "kernels/ops.def"
 #undef DIFF
@@ -167,6 +164,5 @@ Test(pass_differentiate, gives_what_the_rules_give)
 {
     for (int i = 0; i < op_case_count();
          i++) /* ACCUM ends a loop: tests/test_graph.c differentiates loops */
-        if (op_case_has_gradient(op_case(i)) && op_case(i)->op != OP_ACCUM)
-            check_pass(op_case(i));
+        if (op_case_has_gradient(op_case(i)) && op_case(i)->op != OP_ACCUM) check_pass(op_case(i));
 }

@@ -1,7 +1,9 @@
-/* Graphs with regions: differentiation through loops, hoisting, recompute, pruning, in-place sharing.
+/* Graphs with regions: differentiation through loops, hoisting, recompute, pruning, in-place
+ * sharing.
  *
- * A toy model stands for the real one: an "encoder" matrix product per micro-batch, then a "decoder" matrix
- * product per chunk that shares the encoder's result, squared error against a target.
+ * A toy model stands for the real one: an "encoder" matrix product per micro-batch, then a
+ * "decoder" matrix product per chunk that shares the encoder's result, squared error against a
+ * target.
  */
 #include <criterion/criterion.h>
 #include <math.h>
@@ -36,11 +38,14 @@ static void fill_random(double *values, int64_t n, uint64_t sample)
 static void declare(Toy *toy, const char *name, Shape shape)
 {
     int index;
-    cr_assert_eq(store_declare(toy->store, name, STORE_PARAMETER, LAYOUT_PLAIN, DT_F64, shape, &index), OK);
+    cr_assert_eq(
+        store_declare(toy->store, name, STORE_PARAMETER, LAYOUT_PLAIN, DT_F64, shape, &index), OK);
 }
 
-/* decoder of one chunk: masks m of (mb, 1, SIDE, SIDE) shared embedding + (mb, chunk, SIDE, SIDE) prompts */
-static ValueId build_chunk(Toy *toy, ValueId embedding, ValueId prompts, ValueId weight, double scale)
+/* decoder of one chunk: masks m of (mb, 1, SIDE, SIDE) shared embedding + (mb, chunk, SIDE, SIDE)
+ * prompts */
+static ValueId build_chunk(Toy *toy, ValueId embedding, ValueId prompts, ValueId weight,
+                           double scale)
 {
     Graph *g = toy->graph;
     int mark = graph_label_push(g, "decoder");
@@ -48,8 +53,9 @@ static ValueId build_chunk(Toy *toy, ValueId embedding, ValueId prompts, ValueId
     ValueId sum = graph_op(g, OP_ADD, NO_ATTR, SRC(shared, prompts));
     ValueId hidden = graph_op(g, OP_ACT, ATTR(act, .kind = ACT_GELU_TANH), SRC(sum));
     ValueId out = graph_op(g, OP_MATMUL, ATTR(matmul, .trans_b = true), SRC(hidden, weight));
-    ValueId zero = graph_op(g, OP_EXPAND, ATTR(expand, .shape = graph_value(g, out)->shape),
-                            SRC(graph_op(g, OP_SLICE, ATTR(slice, .axis = 0, .start = 0, .length = 1), SRC(weight))));
+    ValueId zero = graph_op(
+        g, OP_EXPAND, ATTR(expand, .shape = graph_value(g, out)->shape),
+        SRC(graph_op(g, OP_SLICE, ATTR(slice, .axis = 0, .start = 0, .length = 1), SRC(weight))));
     graph_label_pop(g, mark);
     return graph_op(g, OP_MSE, ATTR(mse, .scale = scale), SRC(out, zero));
 }
@@ -59,9 +65,11 @@ static void build(Toy *toy, const ToyConfig *config)
     toy->graph = graph_create();
     Graph *g = toy->graph;
     int64_t micro_batch = 2 / config->n_micro, chunk = N_MASKS / config->n_chunks;
-    toy->image = graph_input(g, "image", DT_F64, SHAPE(config->n_micro, micro_batch, 1, SIDE, SIDE));
-    ValueId prompts = graph_input(g, "prompts", DT_F64,
-                                  SHAPE(config->n_micro, config->n_chunks, micro_batch, chunk, SIDE, SIDE));
+    toy->image = graph_input(g, "image", DT_F64,
+                             SHAPE(config->n_micro, micro_batch, 1, SIDE, SIDE));
+    ValueId prompts = graph_input(
+        g, "prompts", DT_F64,
+        SHAPE(config->n_micro, config->n_chunks, micro_batch, chunk, SIDE, SIDE));
     ValueId params[N_PARAMS];
     for (int i = 0; i < N_PARAMS; i++) params[i] = graph_store_value(g, toy->store, i);
     RegionId micro = graph_region_open(g, REGION_STEP, config->n_micro, "micro");
@@ -91,7 +99,8 @@ static void build(Toy *toy, const ToyConfig *config)
 /* The inputs are the same numbers whatever the chunking: (image, mask) pairs keep theirs. */
 static void feed(Toy *toy, const ToyConfig *config)
 {
-    double image[2 * SIDE * SIDE], plain[2][N_MASKS][SIDE * SIDE], chunked[2 * N_MASKS * SIDE * SIDE];
+    double image[2 * SIDE * SIDE], plain[2][N_MASKS][SIDE * SIDE],
+        chunked[2 * N_MASKS * SIDE * SIDE];
     fill_random(image, 2 * SIDE * SIDE, 100);
     fill_random(&plain[0][0][0], 2 * N_MASKS * SIDE * SIDE, 101);
     int64_t micro_batch = 2 / config->n_micro, chunk = N_MASKS / config->n_chunks;
@@ -134,14 +143,17 @@ static void destroy(Toy *toy)
     backend_close(toy->backend);
 }
 
-typedef struct Result { double loss, gradient[N_PARAMS][SIDE * SIDE]; } Result;
+typedef struct Result {
+    double loss, gradient[N_PARAMS][SIDE * SIDE];
+} Result;
 
 static Result run(Toy *toy)
 {
     Result result = {0};
     cr_assert_eq(exec_run(toy->exec), OK, "%s", status_message());
     cr_assert_eq(exec_read(toy->exec, toy->loss, &result.loss), OK);
-    for (int i = 0; i < N_PARAMS; i++) cr_assert_eq(exec_read(toy->exec, toy->gradient[i], result.gradient[i]), OK);
+    for (int i = 0; i < N_PARAMS; i++)
+        cr_assert_eq(exec_read(toy->exec, toy->gradient[i], result.gradient[i]), OK);
     return result;
 }
 
@@ -157,7 +169,8 @@ static double largest_difference(const Result *a, const Result *b)
 {
     double most = fabs(a->loss - b->loss);
     for (int i = 0; i < N_PARAMS; i++)
-        for (int j = 0; j < SIDE * SIDE; j++) most = fmax(most, fabs(a->gradient[i][j] - b->gradient[i][j]));
+        for (int j = 0; j < SIDE * SIDE; j++)
+            most = fmax(most, fabs(a->gradient[i][j] - b->gradient[i][j]));
     return most;
 }
 
@@ -175,8 +188,9 @@ Test(graph, gradient_through_loops_equals_finite_differences)
             double below = run(&toy).loss;
             *weight = kept;
             double numeric = (above - below) / (2 * h);
-            cr_assert_float_eq(exact.gradient[p][i], numeric, 1e-8 + 1e-7 * fabs(numeric), "%s[%d]: %g and %g",
-                               toy.store->entries[p].name, (int)i, exact.gradient[p][i], numeric);
+            cr_assert_float_eq(exact.gradient[p][i], numeric, 1e-8 + 1e-7 * fabs(numeric),
+                               "%s[%d]: %g and %g", toy.store->entries[p].name, (int)i,
+                               exact.gradient[p][i], numeric);
         }
     destroy(&toy);
 }
@@ -184,7 +198,9 @@ Test(graph, gradient_through_loops_equals_finite_differences)
 Test(graph, chunks_and_micro_batches_change_only_rounding)
 {
     Result whole = run_config((ToyConfig){.n_micro = 1, .n_chunks = 1});
-    ToyConfig others[] = {{.n_micro = 1, .n_chunks = 4}, {.n_micro = 2, .n_chunks = 1}, {.n_micro = 2, .n_chunks = 2}};
+    ToyConfig others[] = {{.n_micro = 1, .n_chunks = 4},
+                          {.n_micro = 2, .n_chunks = 1},
+                          {.n_micro = 2, .n_chunks = 2}};
     for (int i = 0; i < 3; i++) {
         Result other = run_config(others[i]);
         cr_assert_lt(largest_difference(&whole, &other), 1e-12);
@@ -222,7 +238,8 @@ Test(graph, what_does_not_depend_on_the_chunk_is_outside_of_it)
 {
     Toy toy = make_toy((ToyConfig){.n_micro = 1, .n_chunks = 4});
     RegionId micro = 1, chunk = 2;
-    cr_assert_eq(count_live(toy.graph, OP_ACT, micro), 2); /* the encoder's and the decoder's shared one */
+    cr_assert_eq(count_live(toy.graph, OP_ACT, micro),
+                 2); /* the encoder's and the decoder's shared one */
     cr_assert_eq(count_live(toy.graph, OP_ACT, chunk), 1);
     destroy(&toy);
 }
@@ -240,11 +257,12 @@ Test(graph, a_shape_that_does_not_fit_is_one_clear_line)
 {
     Graph *graph = graph_create();
     int mark = graph_label_push(graph, "neck.input_ops.0");
-    ValueId a = graph_input(graph, "a", DT_F32, SHAPE(2, 3)), b = graph_input(graph, "b", DT_F32, SHAPE(4, 5));
+    ValueId a = graph_input(graph, "a", DT_F32, SHAPE(2, 3)),
+            b = graph_input(graph, "b", DT_F32, SHAPE(4, 5));
     cr_assert_eq(graph_op(graph, OP_MATMUL, NO_ATTR, SRC(a, b)), VALUE_NONE);
     cr_assert_eq(graph->status, E_SHAPE);
-    cr_assert(strstr(status_message(), "neck.input_ops.0") && strstr(status_message(), "matmul"), "%s",
-              status_message());
+    cr_assert(strstr(status_message(), "neck.input_ops.0") && strstr(status_message(), "matmul"),
+              "%s", status_message());
     graph_label_pop(graph, mark);
     graph_destroy(graph);
 }

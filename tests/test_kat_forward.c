@@ -1,5 +1,6 @@
 /* Forward passes against the known answers of the official code: the L0 and XL0 encoders, SAM's
- * ViT-B, and the prompt encoder with the mask decoder in all cases of the table. Backend cpu, f32. */
+ * ViT-B, and the prompt encoder with the mask decoder in all cases of the table. Backend cpu, f32.
+ */
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <stdio.h>
@@ -28,10 +29,7 @@ typedef struct Bench { /* all that one forward pass needs */
     double value_tol, moment_tol;
 } Bench;
 
-static void must(Status status)
-{
-    cr_assert(status == OK, "%s", status_message());
-}
+static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
 
 static void bench_open(Bench *b, const char *config, const char *table_path)
 {
@@ -259,15 +257,9 @@ static void expect_efficientvit_sam(const char *name)
     bench_close(&b);
 }
 
-Test(kat, encoder_of_efficientvit_sam_l0)
-{
-    expect_efficientvit_sam("efficientvit_sam_l0");
-}
+Test(kat, encoder_of_efficientvit_sam_l0) { expect_efficientvit_sam("efficientvit_sam_l0"); }
 
-Test(kat, encoder_of_efficientvit_sam_xl0)
-{
-    expect_efficientvit_sam("efficientvit_sam_xl0");
-}
+Test(kat, encoder_of_efficientvit_sam_xl0) { expect_efficientvit_sam("efficientvit_sam_xl0"); }
 
 Test(kat, encoder_of_efficientvit_sam_l0_in_training)
 {
@@ -306,12 +298,30 @@ typedef struct DecoderCase {
     bool mask, tiny;
 } DecoderCase;
 
-#define BOX3_COORDS \
-    {{{100.5f, 200.25f}, {700.75f, 900}}, {{0, 0}, {1023, 1023}}, {{512, 300.5f}, {530.25f, 310}}}
-#define BOX3_LABELS {{2, 3}, {2, 3}, {2, 3}}
-#define PTS_COORDS \
-    {{{500, 375}, {20.25f, 1000.5f}, {830.75f, 64}}, {{256, 256}, {768.5f, 300.25f}, {1, 2}}}
-#define PT_BOX_COORDS {{{400.5f, 610.25f}, {300, 500}, {520.5f, 760.75f}}}
+#define BOX3_COORDS                                                  \
+    {                                                                \
+        {{100.5f, 200.25f}, {700.75f, 900}}, {{0, 0}, {1023, 1023}}, \
+        {                                                            \
+            {512, 300.5f}, { 530.25f, 310 }                          \
+        }                                                            \
+    }
+#define BOX3_LABELS              \
+    {                            \
+        {2, 3}, {2, 3}, { 2, 3 } \
+    }
+#define PTS_COORDS                                      \
+    {                                                   \
+        {{500, 375}, {20.25f, 1000.5f}, {830.75f, 64}}, \
+        {                                               \
+            {256, 256}, {768.5f, 300.25f}, { 1, 2 }     \
+        }                                               \
+    }
+#define PT_BOX_COORDS                                          \
+    {                                                          \
+        {                                                      \
+            {400.5f, 610.25f}, {300, 500}, { 520.5f, 760.75f } \
+        }                                                      \
+    }
 
 static const DecoderCase cases[] = {
     {"box3", 3, 2, BOX3_COORDS, BOX3_LABELS, .mask = false},
@@ -347,8 +357,8 @@ static void make_tiny(Store *store)
         const char *name = store->entries[i].name;
         bool embedding = strncmp(name, "prompt_encoder.", 15) == 0 && strstr(name, "embed");
         bool token = strstr(name, "iou_token") || strstr(name, "mask_tokens");
-        bool out =
-            strncmp(name, "mask_decoder.transformer.", 25) == 0 && strstr(name, ".out_proj.");
+        bool out = strncmp(name, "mask_decoder.transformer.", 25) == 0 &&
+                   strstr(name, ".out_proj.");
         if (embedding || token || out) scale_entry(store, i, 0x1p-7f);
     }
 }

@@ -1,6 +1,7 @@
-/* Whole training steps of L0 against the known answers of the official code: one distillation step and one
- * fine-tuning step in four cases, with every parameter's gradient, and ten-step curves. Through the program
- * itself: files in, `retort trace`, files out, so what is checked is what a user compares with PyTorch.
+/* Whole training steps of L0 against the known answers of the official code: one distillation step
+ * and one fine-tuning step in four cases, with every parameter's gradient, and ten-step curves.
+ * Through the program itself: files in, `retort trace`, files out, so what is checked is what a
+ * user compares with PyTorch.
  *
  * Tolerances are those of the tables' README (what float32 itself costs, with a margin). */
 #include <criterion/criterion.h>
@@ -20,7 +21,16 @@
 #define RETORT_BINARY "build/retort"
 #endif
 
-enum { BATCH = 2, SIDE = 512, N_MASKS = 6, N_POINTS = 4, N_LOSS_POINTS = 1024, GRID = 64, DIM = 256, LOWRES = 256 };
+enum {
+    BATCH = 2,
+    SIDE = 512,
+    N_MASKS = 6,
+    N_POINTS = 4,
+    N_LOSS_POINTS = 1024,
+    GRID = 64,
+    DIM = 256,
+    LOWRES = 256
+};
 #define CONFIG "configs/models/efficientvit_sam_l0.yaml"
 #define RECIPE "configs/recipes/finetune_l0_paper.yaml"
 
@@ -81,8 +91,10 @@ static void trace(Run *run, int steps, const char *save, const char *options)
     char command[1024], out[192];
     snprintf(out, sizeof out, "%s/out.safetensors", run->folder);
     if (run->out) safetensors_close(run->out);
-    snprintf(command, sizeof command, RETORT_BINARY " trace " RECIPE " --run.precision=f32 "
-             "--optim.schedule=constant --weights=%s --inputs=%s --steps=%d --save='%s' --out=%s %s 2>%s/log",
+    snprintf(command, sizeof command,
+             RETORT_BINARY " trace " RECIPE " --run.precision=f32 "
+                           "--optim.schedule=constant --weights=%s --inputs=%s --steps=%d "
+                           "--save='%s' --out=%s %s 2>%s/log",
              run->weights, run->inputs, steps, save, out, options, run->folder);
     cr_assert_eq(system(command), 0, "failed: %s", command);
     cr_assert_eq(safetensors_open(out, &run->out), OK, "%s", status_message());
@@ -108,13 +120,17 @@ static double relative(double got, double wanted) { return fabs(got - wanted) / 
 
 /* ---- checks ---- */
 
-typedef struct GradTolerance { double encoder_norm, encoder_element, other_norm, other_element; } GradTolerance;
+typedef struct GradTolerance {
+    double encoder_norm, encoder_element, other_norm, other_element;
+} GradTolerance;
 
-/* Gradients that are zero up to rounding, by the README: the biases of the seven k_proj, and one norm's. */
+/* Gradients that are zero up to rounding, by the README: the biases of the seven k_proj, and one
+ * norm's. */
 static bool is_rounding_zero(const char *name)
 {
     return strstr(name, "k_proj.bias") ||
-           strcmp(name, "image_encoder.backbone.stages.4.op_list.4.local_module.main.point_conv.norm.bias") == 0;
+           strcmp(name, "image_encoder.backbone.stages.4.op_list.4.local_module.main.point_conv."
+                        "norm.bias") == 0;
 }
 
 static int check_gradients(const Run *run, GradTolerance tol)
@@ -134,7 +150,8 @@ static int check_gradients(const Run *run, GradTolerance tol)
         KatReport report;
         const float *values = result(run, name, &n);
         bool encoder = strncmp(row->item + 5, "image_encoder.", 14) == 0;
-        bool same = kat_compare_gradient(row, values, n, encoder ? tol.encoder_norm : tol.other_norm,
+        bool same = kat_compare_gradient(row, values, n,
+                                         encoder ? tol.encoder_norm : tol.other_norm,
                                          encoder ? tol.encoder_element : tol.other_element,
                                          is_rounding_zero(row->item + 5) ? 1e-6 : 0, &report);
         cr_expect(same, "%s %s", run->mode, report.text);
@@ -142,11 +159,15 @@ static int check_gradients(const Run *run, GradTolerance tol)
     return n_checked;
 }
 
-typedef enum Unit { DEVIATIONS, ABSOLUTE } Unit; /* of a tolerance: standard deviations of the row, or plain */
+typedef enum Unit {
+    DEVIATIONS,
+    ABSOLUTE
+} Unit; /* of a tolerance: standard deviations of the row, or plain */
 
-/* Rows whose item starts with `prefix`; their results are called `result_prefix` + the rest of the item.
- * returns their number */
-static int check_values(const Run *run, const char *prefix, const char *result_prefix, double tol, Unit unit)
+/* Rows whose item starts with `prefix`; their results are called `result_prefix` + the rest of the
+ * item. returns their number */
+static int check_values(const Run *run, const char *prefix, const char *result_prefix, double tol,
+                        Unit unit)
 {
     int n_checked = 0;
     for (int i = 0; i < run->table.n_rows; i++) {
@@ -165,7 +186,8 @@ static int check_values(const Run *run, const char *prefix, const char *result_p
     return n_checked;
 }
 
-static void check_curve(const Run *run, const char *item, int n_steps, double first_tol, int n_first, double later_tol)
+static void check_curve(const Run *run, const char *item, int n_steps, double first_tol,
+                        int n_first, double later_tol)
 {
     int64_t n;
     const float *loss = result(run, "loss", &n);
@@ -176,7 +198,8 @@ static void check_curve(const Run *run, const char *item, int n_steps, double fi
         const KatRow *row = kat_find(&run->table, "efficientvit_sam_l0", run->mode, name);
         cr_assert_not_null(row);
         double off = relative(loss[s], row->a), tol = s < n_first ? first_tol : later_tol;
-        cr_expect_lt(off, tol, "%s: got %.9g, wanted %.9g, off by %.2g", name, loss[s], row->a, off);
+        cr_expect_lt(off, tol, "%s: got %.9g, wanted %.9g, off by %.2g", name, loss[s], row->a,
+                     off);
     }
 }
 
@@ -198,7 +221,8 @@ Test(kat_steps, distillation, .timeout = 1200)
     write_distill_inputs(run.inputs);
 
     trace(&run, 1, "*", "--optim.lr=1e-3 --optim.clip=none");
-    cr_expect_eq(check_values(&run, "backbone.", "act.image_encoder.backbone.", 3e-4, DEVIATIONS), 21);
+    cr_expect_eq(check_values(&run, "backbone.", "act.image_encoder.backbone.", 3e-4, DEVIATIONS),
+                 21);
     cr_expect_eq(check_values(&run, "neck.", "act.image_encoder.neck.", 3e-4, DEVIATIONS), 9);
     cr_expect_eq(check_values(&run, "embedding", "embedding", 3e-4, DEVIATIONS), 1);
     cr_expect_eq(check_gradients(&run, (GradTolerance){2e-3, 2e-2, 0, 0}), 164);
@@ -215,11 +239,14 @@ Test(kat_steps, distillation, .timeout = 1200)
 
 /* ---- fine-tuning ---- */
 
-typedef struct MaskShape { bool disc; int a, b, c, d; } MaskShape;
+typedef struct MaskShape {
+    bool disc;
+    int a, b, c, d;
+} MaskShape;
 static const MaskShape mask_shapes[BATCH * N_MASKS] = {
-    {1, 150, 140, 90, 0}, {0, 165, 264, 219, 500}, {1, 380, 360, 25, 0},     {0, 60, 400, 63, 402},
-    {1, 256, 256, 230, 0}, {0, 0, 470, 511, 511},  {1, 469, 502, 213, 0},    {0, 10, 10, 30, 500},
-    {1, 500, 20, 40, 0},  {0, 250, 250, 251, 251}, {0, 200, 120, 420, 330},  {1, 333, 77, 3, 0},
+    {1, 150, 140, 90, 0},  {0, 165, 264, 219, 500}, {1, 380, 360, 25, 0},    {0, 60, 400, 63, 402},
+    {1, 256, 256, 230, 0}, {0, 0, 470, 511, 511},   {1, 469, 502, 213, 0},   {0, 10, 10, 30, 500},
+    {1, 500, 20, 40, 0},   {0, 250, 250, 251, 251}, {0, 200, 120, 420, 330}, {1, 333, 77, 3, 0},
 };
 
 static bool inside(MaskShape s, int x, int y)
@@ -240,7 +267,7 @@ static int list_pixels(MaskShape shape, int (*pixels)[2])
 
 static void make_prompt(int image, MaskShape shape, float *box, float *points, float *labels)
 {
-    int (*pixels)[2] = mem_alloc(SIDE * SIDE * sizeof *pixels);
+    int(*pixels)[2] = mem_alloc(SIDE * SIDE * sizeof *pixels);
     int n = list_pixels(shape, pixels), low[2] = {SIDE, SIDE}, high[2] = {0, 0};
     for (int i = 0; i < n; i++)
         for (int axis = 0; axis < 2; axis++) {
@@ -288,7 +315,8 @@ static void write_finetune_inputs(const char *path, bool multi, bool released)
     float *boxes = floats(BATCH * N_MASKS * 4), *points = floats(BATCH * N_MASKS * N_POINTS * 2);
     float *labels = floats(BATCH * N_MASKS * N_POINTS), *mode = floats(1);
     for (int m = 0; m < BATCH * N_MASKS; m++)
-        make_prompt(m / N_MASKS, mask_shapes[m], boxes + 4 * m, points + 2 * N_POINTS * m, labels + N_POINTS * m);
+        make_prompt(m / N_MASKS, mask_shapes[m], boxes + 4 * m, points + 2 * N_POINTS * m,
+                    labels + N_POINTS * m);
     mode[0] = multi;
     NamedTensor tensors[] = {
         hashed("image", "kat.image", 2, SHAPE(BATCH, 3, SIDE, SIDE)),
@@ -317,7 +345,8 @@ static int check_masks(const Run *run, const char *name, double value_tol, bool 
     int n_checked = 0;
     for (int i = 0; i < run->table.n_rows; i++) {
         const KatRow *row = &run->table.rows[i];
-        int mask, image = strcmp(row->mode, run->mode) == 0 ? image_and_mask(row->item, name, &mask) : -1;
+        int mask,
+            image = strcmp(row->mode, run->mode) == 0 ? image_and_mask(row->item, name, &mask) : -1;
         if (image < 0) continue;
         int64_t n;
         KatReport report;
@@ -325,12 +354,14 @@ static int check_masks(const Run *run, const char *name, double value_tol, bool 
         int64_t per_image = n / BATCH, per_mask = per_image / N_MASKS;
         values += image * per_image + (mask >= 0 ? mask * per_mask : 0);
         if (!relative_tol) {
-            bool same = kat_compare(row, values, mask >= 0 ? per_mask : per_image, value_tol, value_tol, &report);
+            bool same = kat_compare(row, values, mask >= 0 ? per_mask : per_image, value_tol,
+                                    value_tol, &report);
             cr_expect(same, "%s %s", run->mode, report.text);
         }
         for (int c = 0; relative_tol && c < per_mask; c++)
-            cr_expect_lt(relative(values[c], row->v[c]), value_tol, "%s %s: candidate %d: got %.9g, wanted %.9g",
-                         run->mode, row->item, c, values[c], row->v[c]);
+            cr_expect_lt(relative(values[c], row->v[c]), value_tol,
+                         "%s %s: candidate %d: got %.9g, wanted %.9g", run->mode, row->item, c,
+                         values[c], row->v[c]);
         n_checked++;
     }
     return n_checked;
@@ -348,7 +379,8 @@ static void check_winners(const Run *run)
         int best = 0;
         for (int c = 1; c < 3; c++)
             if (values[3 * m + c] < values[3 * m + best]) best = c;
-        cr_expect_eq(best, (int)row->b, "%s %s: candidate %d won, not %d", run->mode, item, best, (int)row->b);
+        cr_expect_eq(best, (int)row->b, "%s %s: candidate %d won, not %d", run->mode, item, best,
+                     (int)row->b);
     }
 }
 
@@ -374,7 +406,8 @@ static void check_case(Run *run, const char *mode, int n_steps)
     cr_expect_lt(relative(result(run, "loss", &n)[0], loss->a), 3e-5);
 }
 
-/* A parameter that took no part is not touched; one whose gradient is zero decays and nothing else. */
+/* A parameter that took no part is not touched; one whose gradient is zero decays and nothing else.
+ */
 static void check_after_ten(Run *run)
 {
     cr_expect_eq(check_values(run, "parameter after 10 updates ", "param.", 0.1, DEVIATIONS), 7);

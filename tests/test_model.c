@@ -314,7 +314,8 @@ Test(model, initial_weights)
         const char *name;
         double mean, std;
     } wanted[] = {
-        {"image_encoder.backbone.stages.1.op_list.0.main.spatial_conv.conv.weight", 0, 0.06804}, /* 1/sqrt(3*8*9) */
+        {"image_encoder.backbone.stages.1.op_list.0.main.spatial_conv.conv.weight", 0,
+         0.06804}, /* 1/sqrt(3*8*9) */
         {"image_encoder.backbone.stages.1.op_list.0.main.point_conv.norm.weight", 1,
          0}, /* opens: no shortcut */
         {"image_encoder.backbone.stages.1.op_list.1.main.spatial_conv.norm.weight", 1, 0},

@@ -118,9 +118,14 @@ Test(options, ranges_include_their_ends)
 
 Test(options, sizes_have_units)
 {
-    const struct { char *text; int64_t bytes; } sizes[] = {
-        {"--run.memory_budget=4096", 4096}, {"--run.memory_budget=3GB", 3000000000},
-        {"--run.memory_budget=2GiB", 2147483648}, {"--run.memory_budget=1.5kB", 1500},
+    const struct {
+        char *text;
+        int64_t bytes;
+    } sizes[] = {
+        {"--run.memory_budget=4096", 4096},
+        {"--run.memory_budget=3GB", 3000000000},
+        {"--run.memory_budget=2GiB", 2147483648},
+        {"--run.memory_budget=1.5kB", 1500},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         Options options = load(NULL, 1, &sizes[i].text);
@@ -163,13 +168,13 @@ Test(options, later_wins_over_earlier)
     set_up("options_order");
     config("root.yaml", "optim: {lr: 1e-1, eps: 1e-1, beta1: 0.1, beta2: 0.1}\n");
     config("base.yaml", "base: root.yaml\noptim: {lr: 1e-2, eps: 1e-2, beta1: 0.2}\n");
-    const char *path =
-        config("run.yaml", "optim: {lr: 1e-3, eps: 1e-3, freeze: [x.*, y]}\nbase: base.yaml\n");
+    const char *path = config("run.yaml",
+                              "optim: {lr: 1e-3, eps: 1e-3, freeze: [x.*, y]}\nbase: base.yaml\n");
     Options options = load(path, OVERRIDES("--optim.lr=1e-4", "--optim.lr=1e-5"));
-    cr_assert_eq(options.optim_lr, 1e-5);    /* the last override */
-    cr_assert_eq(options.optim_eps, 1e-3);   /* the config, wherever its `base` stands */
-    cr_assert_eq(options.optim_beta1, 0.2);  /* its base */
-    cr_assert_eq(options.optim_beta2, 0.1);  /* the base's base */
+    cr_assert_eq(options.optim_lr, 1e-5);          /* the last override */
+    cr_assert_eq(options.optim_eps, 1e-3);         /* the config, wherever its `base` stands */
+    cr_assert_eq(options.optim_beta1, 0.2);        /* its base */
+    cr_assert_eq(options.optim_beta2, 0.1);        /* the base's base */
     cr_assert_eq(options.optim_weight_decay, 0.1); /* the default */
     cr_assert_eq(options.optim_freeze.n, 2);
     cr_assert_str_eq(options.optim_freeze.items[0], "x.*");
@@ -235,10 +240,10 @@ Test(options, resolved_config_gives_the_same_options)
     set_up("options_resolved");
     char path[320], first[DIGEST_HEX_BYTES], second[DIGEST_HEX_BYTES];
     snprintf(path, sizeof path, "%s/resolved.yaml", folder);
-    Options options =
-        load(NULL, OVERRIDES("--train.preset=released-code", "--optim.lr_scale=a.*=0.1,b=2",
-                             "--data.root=a \"b\" \\ #c: d\n\x01", "--optim.no_decay=",
-                             "--run.memory_budget=1.5GiB", "--seed=9007199254740991"));
+    Options options = load(NULL,
+                           OVERRIDES("--train.preset=released-code", "--optim.lr_scale=a.*=0.1,b=2",
+                                     "--data.root=a \"b\" \\ #c: d\n\x01", "--optim.no_decay=",
+                                     "--run.memory_budget=1.5GiB", "--seed=9007199254740991"));
     cr_assert_eq(options_write(&file_ops_system, &options, path), OK, "%s", status_message());
     Options again = load(path, 0, NULL);
     cr_assert_str_eq(again.data_root, options.data_root);

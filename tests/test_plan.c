@@ -45,7 +45,8 @@ Test(plan, live_blocks_never_overlap_and_peak_is_between_the_bounds)
             cr_assert_leq(blocks[i].offset + blocks[i].bytes, arena);
             naive += blocks[i].bytes;
             for (int j = 0; j < i; j++)
-                cr_assert(!overlap(&blocks[i], &blocks[j]), "trial %d: blocks %d and %d", (int)trial, i, j);
+                cr_assert(!overlap(&blocks[i], &blocks[j]), "trial %d: blocks %d and %d",
+                          (int)trial, i, j);
         }
         cr_assert_geq(arena, plan_lower_bound(blocks, n));
         cr_assert_leq(arena, naive);
@@ -54,15 +55,18 @@ Test(plan, live_blocks_never_overlap_and_peak_is_between_the_bounds)
 
 Test(plan, lives_that_only_touch_do_overlap)
 {
-    PlanBlock blocks[] = {{.bytes = 256, .first = 0, .last = 3}, {.bytes = 256, .first = 3, .last = 5}};
+    PlanBlock blocks[] = {{.bytes = 256, .first = 0, .last = 3},
+                          {.bytes = 256, .first = 3, .last = 5}};
     cr_assert_eq(plan_place(blocks, 2), 512);
-    PlanBlock apart[] = {{.bytes = 256, .first = 0, .last = 2}, {.bytes = 256, .first = 3, .last = 5}};
+    PlanBlock apart[] = {{.bytes = 256, .first = 0, .last = 2},
+                         {.bytes = 256, .first = 3, .last = 5}};
     cr_assert_eq(plan_place(apart, 2), 256);
 }
 
 Test(plan, lower_bound_is_the_largest_sum_of_live_bytes)
 {
-    PlanBlock blocks[] = {{.bytes = 100, .first = 0, .last = 9}, {.bytes = 30, .first = 2, .last = 4},
+    PlanBlock blocks[] = {{.bytes = 100, .first = 0, .last = 9},
+                          {.bytes = 30, .first = 2, .last = 4},
                           {.bytes = 50, .first = 5, .last = 7}};
     cr_assert_eq(plan_lower_bound(blocks, 3), 150);
 }

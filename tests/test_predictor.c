@@ -20,10 +20,7 @@ enum { HEIGHT = 150, WIDTH = 201, FRAME = 256, EXTENT_HEIGHT = 191 /* 150 * 256 
 /* Of logits whose deviation is near 1; between summing orders of f32. */
 #define TOL 2e-5
 
-static void must(Status status)
-{
-    cr_assert(status == OK, "%s", status_message());
-}
+static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
 
 /* ---- logits to masks ---- */
 
@@ -41,7 +38,8 @@ static double *resize(const double *src, int64_t rows, int64_t columns, int64_t 
             int64_t right = left + 1 < columns ? left + 1 : left;
             double wy = v - (double)top, wx = u - (double)left;
             dst[y * out_columns + x] =
-                (1 - wy) * ((1 - wx) * src[top * columns + left] + wx * src[top * columns + right]) +
+                (1 - wy) *
+                    ((1 - wx) * src[top * columns + left] + wx * src[top * columns + right]) +
                 wy * ((1 - wx) * src[bottom * columns + left] + wx * src[bottom * columns + right]);
         }
     return dst;
@@ -129,8 +127,12 @@ static void draw_image(ImageReader *reader)
     uint8_t *rgb = mem_alloc(HEIGHT * WIDTH * 3);
     for (int64_t i = 0; i < HEIGHT * WIDTH * 3; i++)
         rgb[i] = (uint8_t)(rng_below((RngKey){.purpose = RNG_TEST}, (uint64_t)(i / 150), 256));
-    reader->image = (JpegImage){.height = HEIGHT, .width = WIDTH, .full_height = HEIGHT,
-                                .full_width = WIDTH, .reduction = 1, .pixels = rgb};
+    reader->image = (JpegImage){.height = HEIGHT,
+                                .width = WIDTH,
+                                .full_height = HEIGHT,
+                                .full_width = WIDTH,
+                                .reduction = 1,
+                                .pixels = rgb};
 }
 
 static void make_lively(Store *store) /* drawn weights of deviation 0.02 give masks of one value */
@@ -207,8 +209,10 @@ static void make_prompts(const Fixture *f, Prompts *p)
     memcpy(p->box, (double[]){20.5, 30.25, 120, 110.75}, sizeof p->box);
     p->mask = draw_floats(f->pixels, 5);
     for (int i = 0; i < N_PROMPTS; i++)
-        p->items[i] = (Prompt){.n_points = kinds[i].n_points, .points = &p->points[0][0],
-                               .labels = p->labels, .box = kinds[i].box ? p->box : NULL,
+        p->items[i] = (Prompt){.n_points = kinds[i].n_points,
+                               .points = &p->points[0][0],
+                               .labels = p->labels,
+                               .box = kinds[i].box ? p->box : NULL,
                                .mask_input = kinds[i].mask ? p->mask : NULL};
 }
 
@@ -281,7 +285,8 @@ static NamedTensor named(const char *name, DType dtype, Shape shape, void *data)
 /* One prompt alone, in the frame's coordinates, in a graph of exactly its number of tokens. */
 static void write_trace_inputs(Fixture *f, const Prompt *prompt, bool multi, const char *path)
 {
-    int64_t side = model_image_size(f->model), lowres = model_lowres(f->model), n = prompt->n_points;
+    int64_t side = model_image_size(f->model), lowres = model_lowres(f->model),
+            n = prompt->n_points;
     float points[MOST_POINTS * 2], box[4] = {0};
     int32_t mode = multi, labels[MOST_POINTS];
     uint8_t eval = 1;
@@ -313,8 +318,9 @@ static void run_trace(const TraceFiles *files)
     snprintf(weights, sizeof weights, "--weights=%s", files->weights);
     snprintf(inputs, sizeof inputs, "--inputs=%s", files->inputs);
     snprintf(out, sizeof out, "--out=%s", files->out);
-    char *words[] = {"/dev/null", "--model=" CONFIG, "--run.threads=1", weights, inputs,
-                     "--save=lowres,iou", out};
+    char *words[] = {
+        "/dev/null", "--model=" CONFIG, "--run.threads=1", weights, inputs, "--save=lowres,iou",
+        out};
     Args args = {.n = 7, .words = words};
     must(command_trace(&args));
 }
@@ -334,10 +340,7 @@ static void expect_traced(Fixture *f, const TraceFiles *files, const Masks *got,
 }
 
 /* Prompts without a token are none for trace. */
-static bool is_traceable(const Prompt *prompt)
-{
-    return prompt->n_points > 0 || prompt->box;
-}
+static bool is_traceable(const Prompt *prompt) { return prompt->n_points > 0 || prompt->box; }
 
 static void compare_with_trace(int n_prompts, bool multi)
 {
@@ -366,15 +369,9 @@ static void compare_with_trace(int n_prompts, bool multi)
     fixture_close(&f);
 }
 
-Test(predictor, equals_trace_with_three_masks)
-{
-    compare_with_trace(N_PROMPTS, true);
-}
+Test(predictor, equals_trace_with_three_masks) { compare_with_trace(N_PROMPTS, true); }
 
-Test(predictor, equals_trace_with_one_mask)
-{
-    compare_with_trace(2, false);
-}
+Test(predictor, equals_trace_with_one_mask) { compare_with_trace(2, false); }
 
 /* ---- company ---- */
 

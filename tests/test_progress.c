@@ -17,13 +17,28 @@
 /* ---- the text ---- */
 
 static const ProgressState states[] = {
-    {.step = 420, .n_steps = 1000, .loss = 0.012345, .images_per_s = 12.345, .wait_share = 0.031,
-     .left_s = 754, .memory_bytes = 1234567890},
+    {.step = 420,
+     .n_steps = 1000,
+     .loss = 0.012345,
+     .images_per_s = 12.345,
+     .wait_share = 0.031,
+     .left_s = 754,
+     .memory_bytes = 1234567890},
     {.step = 0, .n_steps = 1, .loss = NAN, .images_per_s = NAN, .wait_share = NAN, .left_s = NAN},
-    {.step = 999999999999, .n_steps = 1000000000000, .loss = -1.2345e-300, .images_per_s = 1e-300,
-     .wait_share = 1, .left_s = 9e8, .memory_bytes = INT64_MAX},
-    {.step = 7, .n_steps = 7, .loss = INFINITY, .images_per_s = INFINITY, .wait_share = 1e300,
-     .left_s = INFINITY, .memory_bytes = 1},
+    {.step = 999999999999,
+     .n_steps = 1000000000000,
+     .loss = -1.2345e-300,
+     .images_per_s = 1e-300,
+     .wait_share = 1,
+     .left_s = 9e8,
+     .memory_bytes = INT64_MAX},
+    {.step = 7,
+     .n_steps = 7,
+     .loss = INFINITY,
+     .images_per_s = INFINITY,
+     .wait_share = 1e300,
+     .left_s = INFINITY,
+     .memory_bytes = 1},
     {.step = 9, .n_steps = 7, .loss = 1, .images_per_s = 1, .wait_share = -1, .left_s = -5},
     {.step = 3, .n_steps = 0, .loss = 1, .images_per_s = 1, .wait_share = 0, .left_s = 100000},
 };
@@ -64,7 +79,10 @@ Test(progress, says_it_all_at_80_columns)
 
 Test(progress, leaves_out_what_matters_less)
 {
-    static const struct { int columns; const char *line; } narrow[] = {
+    static const struct {
+        int columns;
+        const char *line;
+    } narrow[] = {
         {70, " 42% [====>      ] 420/1000 loss 0.01235 12.3 img/s wait 3% ETA 12:34"},
         {20, " 42% 420/1000"},
         {24, " 42% [==>    ] 420/1000"},
@@ -81,8 +99,8 @@ Test(progress, hides_what_is_not_known)
 
 Test(progress, ends_full)
 {
-    ProgressState state = {.step = 7, .n_steps = 7, .loss = NAN, .images_per_s = NAN,
-                           .wait_share = NAN, .left_s = 0};
+    ProgressState state = {
+        .step = 7, .n_steps = 7, .loss = NAN, .images_per_s = NAN, .wait_share = NAN, .left_s = 0};
     cr_assert_str_eq(line_of(&state, 40), "100% [==================] 7/7 ETA 00:00");
 }
 
@@ -127,8 +145,8 @@ static int count(const char *text, const char *what)
     return n;
 }
 
-static const ProgressStep one_step = {.n_images = 8, .memory_bytes = 1000000000, .loss = 0.5,
-                                      .seconds = 2, .wait_seconds = 0.5};
+static const ProgressStep one_step = {
+    .n_images = 8, .memory_bytes = 1000000000, .loss = 0.5, .seconds = 2, .wait_seconds = 0.5};
 
 Test(progress, is_only_for_terminals)
 {

@@ -41,8 +41,8 @@ static void make_mask_case(MaskCase *c, int32_t mode)
         }
 }
 
-#define MASK_SOURCES(c)                                                                            \
-    F64((c)->logits, 1, PROMPTS, CANDIDATES, LOW, LOW), I32((c)->words, 1, CAPACITY),              \
+#define MASK_SOURCES(c)                                                               \
+    F64((c)->logits, 1, PROMPTS, CANDIDATES, LOW, LOW), I32((c)->words, 1, CAPACITY), \
         I32((c)->rows, 1, PROMPTS, S + 1), I32((c)->mode, 1)
 
 /* Bilinear 2 -> 4 by its known weights: outputs at -0.25 (clamped), 0.25, 0.75, 1.25 (clamped). */

@@ -31,7 +31,8 @@ static void write_file(const char *run, const char *name, const char *text)
 
 static void add_line(FILE *out, int step, const char *loss)
 {
-    fprintf(out, "{\"step\":%d,\"loss\":%s,\"grad_norm\":1,\"lr\":%g,\"loss_scale\":1,"
+    fprintf(out,
+            "{\"step\":%d,\"loss\":%s,\"grad_norm\":1,\"lr\":%g,\"loss_scale\":1,"
             "\"step_ms\":500,\"data_wait_ms\":5,\"img_per_s\":4,\"peak_bytes\":2500000000}\n",
             step, loss, 1e-3 / (1 + step));
 }
@@ -105,11 +106,11 @@ static char *read_page(void)
     return page;
 }
 
-#define PAGE_OF(...)                                                                     \
-    page_of((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)),               \
+#define PAGE_OF(...)                                                       \
+    page_of((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)), \
             (const char *[]){__VA_ARGS__})
-#define REPORT(...)                                                                      \
-    report((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)),                \
+#define REPORT(...)                                                       \
+    report((int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)), \
            (const char *[]){__VA_ARGS__})
 
 static bool is_void(const char *name)
@@ -120,9 +121,10 @@ static bool is_void(const char *name)
 static bool is_known(const char *name)
 {
     static const char *const known[] = {
-        "html", "head", "title", "style", "body", "main", "h1", "h2", "h3", "div", "section", "dl",
-        "dt", "dd", "p", "i", "ul", "li", "span", "svg", "figure", "figcaption", "table", "thead",
-        "tbody", "tr", "th", "td", "small", "meta", "img", "path"};
+        "html",  "head", "title",   "style", "body",   "main",       "h1",    "h2",
+        "h3",    "div",  "section", "dl",    "dt",     "dd",         "p",     "i",
+        "ul",    "li",   "span",    "svg",   "figure", "figcaption", "table", "thead",
+        "tbody", "tr",   "th",      "td",    "small",  "meta",       "img",   "path"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (!strcmp(known[i], name)) return true;
     return false;
@@ -189,8 +191,9 @@ static int points_of(const char *page, const char *class, int number)
 Test(report, says_what_runs_were)
 {
     test_folder("report_runs", folder, sizeof folder);
-    write_run("distilled", 40, "model: m/student.yaml\nteacher: {model: m/big.yaml}\n"
-                               "train: {steps: 50, batch: 2}\nrun: {precision: bf16}\n");
+    write_run("distilled", 40,
+              "model: m/student.yaml\nteacher: {model: m/big.yaml}\n"
+              "train: {steps: 50, batch: 2}\nrun: {precision: bf16}\n");
     write_run("<i>tuned & 'more'", 30, "model: m/student.yaml\ntrain: {steps: 30}\n");
     write_file("distilled", "eval.json", eval_text);
     write_file("distilled", "eval_coco.json", eval_text);
@@ -198,15 +201,30 @@ Test(report, says_what_runs_were)
     write_picture("<i>tuned & 'more'", "a<b>.png");
     write_picture("<i>tuned & 'more'", "other.png");
     char *page = PAGE_OF("distilled", "<i>tuned & 'more'/", "--title=A <title>");
-    static const char *const wanted[] = {
-        "<h1>A &lt;title&gt;</h1>", "&lt;i&gt;tuned &amp; &#39;more&#39;</h3>",
-        "<dd>student</dd>", "<dt>Teacher</dt><dd>big</dd>", "<dd>40 of 50 &times; 2 images</dd>",
-        "<dd>30 &times; 4 images</dd>", "<dd>bf16</dd>", "<dd>4 images/s</dd>", "<dd>20.0 s</dd>",
-        "<dd>1.0 %</dd>", "<dd>2.5 GB</dd>", "<h2>Distillation</h2>", "<h2>Training on masks</h2>",
-        "logarithmic axis", "d&amp;d, 3 images; mask chosen by first", "&lt;b&gt;tiny",
-        ", eval_coco.json", "<td>61.2<small>70.0 / &ndash; / 50.0</small></td>",
-        "<td>44.0<small>1.0 / 2.0 / 3.0</small></td>", "<h3>a&lt;b&gt;</h3>", "<h3>other</h3>",
-        "no picture", "<img width=\"3\" height=\"2\"", "base64,iVBORw0KGgo"};
+    static const char *const wanted[] = {"<h1>A &lt;title&gt;</h1>",
+                                         "&lt;i&gt;tuned &amp; &#39;more&#39;</h3>",
+                                         "<dd>student</dd>",
+                                         "<dt>Teacher</dt><dd>big</dd>",
+                                         "<dd>40 of 50 &times; 2 images</dd>",
+                                         "<dd>30 &times; 4 images</dd>",
+                                         "<dd>bf16</dd>",
+                                         "<dd>4 images/s</dd>",
+                                         "<dd>20.0 s</dd>",
+                                         "<dd>1.0 %</dd>",
+                                         "<dd>2.5 GB</dd>",
+                                         "<h2>Distillation</h2>",
+                                         "<h2>Training on masks</h2>",
+                                         "logarithmic axis",
+                                         "d&amp;d, 3 images; mask chosen by first",
+                                         "&lt;b&gt;tiny",
+                                         ", eval_coco.json",
+                                         "<td>61.2<small>70.0 / &ndash; / 50.0</small></td>",
+                                         "<td>44.0<small>1.0 / 2.0 / 3.0</small></td>",
+                                         "<h3>a&lt;b&gt;</h3>",
+                                         "<h3>other</h3>",
+                                         "no picture",
+                                         "<img width=\"3\" height=\"2\"",
+                                         "base64,iVBORw0KGgo"};
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
         cr_assert_not_null(strstr(page, wanted[i]), "lacks %s", wanted[i]);
     cr_assert_eq(count(page, page + strlen(page), "<img "), 3);
@@ -315,9 +333,13 @@ Test(report, fewer_pictures_on_request)
 Test(report, base64_known_answers)
 {
     /* RFC 4648, section 10 */
-    static const char *const answers[][2] = {{"", ""}, {"f", "Zg=="}, {"fo", "Zm8="},
-                                             {"foo", "Zm9v"}, {"foob", "Zm9vYg=="},
-                                             {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
+    static const char *const answers[][2] = {{"", ""},
+                                             {"f", "Zg=="},
+                                             {"fo", "Zm8="},
+                                             {"foo", "Zm9v"},
+                                             {"foob", "Zm9vYg=="},
+                                             {"fooba", "Zm9vYmE="},
+                                             {"foobar", "Zm9vYmFy"}};
     for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
         char *text;
         size_t n_bytes;

@@ -175,8 +175,8 @@ Test(half, rounds_to_nearest_even)
 {
     for (int k = 0; k < 2; k++) {
         const Half *half = &halves[k];
-        int largest =
-            ((2 * half->bias + 1) << half->mantissa_bits) - 1; /* of the finite patterns */
+        int largest = ((2 * half->bias + 1) << half->mantissa_bits) -
+                      1; /* of the finite patterns */
         for (int bits = 0; bits < largest; bits++) {
             double low = value_of(half, (uint16_t)bits),
                    high = value_of(half, (uint16_t)(bits + 1));
@@ -207,8 +207,8 @@ Test(half, tensors_are_converted_through_any_pair)
             tensor_convert(second, dtypes[b], first, dtypes[a], 6);
             tensor_convert(one, DT_F64, first, dtypes[a], 6);
             tensor_convert(two, DT_F64, second, dtypes[b], 6);
-            double precision =
-                dtypes[a] == DT_BF16 || dtypes[b] == DT_BF16 ? 1.0 / 256 : 1.0 / 2048;
+            double precision = dtypes[a] == DT_BF16 || dtypes[b] == DT_BF16 ? 1.0 / 256
+                                                                            : 1.0 / 2048;
             for (int i = 0; i < 6; i++) {
                 cr_expect_lt(fabs(two[i] - (double)source[i]),
                              2 * precision * fabs((double)source[i]) + 1e-7);

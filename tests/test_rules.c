@@ -146,12 +146,12 @@ Test(rules, take_the_dtype_of_low_operands)
 
 /* ---- messages ---- */
 
-#define F32(...)                                                                                   \
-    {                                                                                              \
-        .dtype = DT_F32, .shape = {                                                                \
-            .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8),                                   \
-            .dim = {__VA_ARGS__}                                                                   \
-        }                                                                                          \
+#define F32(...)                                                 \
+    {                                                            \
+        .dtype = DT_F32, .shape = {                              \
+            .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / 8), \
+            .dim = {__VA_ARGS__}                                 \
+        }                                                        \
     }
 
 static const struct {

@@ -102,7 +102,8 @@ Test(safetensors, misaligned_tensors_are_copied)
 {
     set_up("safetensors_misaligned");
     write_raw("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-              "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[1,9]}}", 9);
+              "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[1,9]}}",
+              9);
     SafeTensors *file;
     cr_assert_eq(safetensors_open(path, &file), OK, "%s", status_message());
     const Tensor *tensor = safetensors_find(file, "b");
@@ -115,7 +116,8 @@ Test(safetensors, header_order_need_not_be_data_order_and_spaces_may_follow)
 {
     set_up("safetensors_order");
     write_raw("{\"b\":{\"shape\":[1],\"data_offsets\":[4,8],\"dtype\":\"F32\"},"
-              "\"a\":{\"dtype\":\"I32\",\"shape\":[1,1],\"data_offsets\":[0,4]}}     ", 8);
+              "\"a\":{\"dtype\":\"I32\",\"shape\":[1,1],\"data_offsets\":[0,4]}}     ",
+              8);
     SafeTensors *file;
     cr_assert_eq(safetensors_open(path, &file), OK, "%s", status_message());
     cr_assert_str_eq(file->tensors[0].name, "b");
@@ -305,8 +307,10 @@ Test(safetensors, random_damage_is_refused_or_harmless)
         memcpy(damaged, content, n_bytes);
         for (uint64_t k = 0; k <= rng_below(key, 0, 3); k++) {
             char *byte = damaged + rng_below(key, 3 * k + 1, n_bytes);
-            if (rng_below(key, 3 * k + 2, 2)) *byte ^= (char)(1 << rng_below(key, 3 * k + 3, 8));
-            else *byte = "{}[]\":,0919-ea \\"[rng_below(key, 3 * k + 3, 16)];
+            if (rng_below(key, 3 * k + 2, 2))
+                *byte ^= (char)(1 << rng_below(key, 3 * k + 3, 8));
+            else
+                *byte = "{}[]\":,0919-ea \\"[rng_below(key, 3 * k + 3, 16)];
         }
         put_bytes(damaged, n_bytes);
         n_refused += !survives();
@@ -320,8 +324,11 @@ Test(safetensors, random_damage_is_refused_or_harmless)
 /* ---- training states ---- */
 
 static const StateHeader state_header = {
-    .step = 1234, .data_position = 987654321012, .seed = UINT64_MAX,
-    .n_threads = 7, .world_size = 3,
+    .step = 1234,
+    .data_position = 987654321012,
+    .seed = UINT64_MAX,
+    .n_threads = 7,
+    .world_size = 3,
     .config_sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 };
 

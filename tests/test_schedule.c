@@ -1,4 +1,5 @@
-/* The learning rate at the points where schedules go wrong: first step, end of warm-up, last step, beyond. */
+/* The learning rate at the points where schedules go wrong: first step, end of warm-up, last step,
+ * beyond. */
 #include <criterion/criterion.h>
 
 #include "train/schedule.h"

@@ -15,8 +15,8 @@
 
 enum { HEIGHT = 288, WIDTH = 384, N_PX = HEIGHT * WIDTH };
 
-static const SynthConfig usual = {.seed = 7, .height = HEIGHT, .width = WIDTH, .min_objects = 8,
-                                  .max_objects = 24};
+static const SynthConfig usual = {
+    .seed = 7, .height = HEIGHT, .width = WIDTH, .min_objects = 8, .max_objects = 24};
 
 /* ---- Scenes ---- */
 
@@ -162,8 +162,8 @@ Test(scenes, are_functions_of_seed_and_number)
 
 Test(scenes, of_other_sizes_and_numbers)
 {
-    SynthConfig config = {.seed = 1, .height = 64, .width = 501, .min_objects = 1,
-                          .max_objects = 1};
+    SynthConfig config = {
+        .seed = 1, .height = 64, .width = 501, .min_objects = 1, .max_objects = 1};
     SynthPainter *painter = open_painter(&config);
     for (uint64_t number = 1; number <= 40; number++) {
         SynthImage image = paint(painter, number);
@@ -351,10 +351,7 @@ Test(files, jpeg_keeps_the_picture)
 
 /* ---- Shards ---- */
 
-static void run_shell(const char *command)
-{
-    cr_assert_eq(system(command), 0, "%s", command);
-}
+static void run_shell(const char *command) { cr_assert_eq(system(command), 0, "%s", command); }
 
 Test(shards, hold_the_same_files)
 {

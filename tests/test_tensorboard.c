@@ -88,9 +88,12 @@ static void read_value(Bytes block, Event *event)
     int i = event->n_scalars++;
     while (take_field(&block, &field)) {
         uint32_t bits = (uint32_t)field.integer;
-        if (field.number == 1) copy_text(field.block, event->tags[i], 64);
-        else if (field.number == 2) memcpy(&event->values[i], &bits, 4);
-        else cr_assert_fail("field %d of a value", field.number);
+        if (field.number == 1)
+            copy_text(field.block, event->tags[i], 64);
+        else if (field.number == 2)
+            memcpy(&event->values[i], &bits, 4);
+        else
+            cr_assert_fail("field %d of a value", field.number);
     }
 }
 

@@ -25,10 +25,10 @@ static Yaml *load(const char *text)
     return root;
 }
 
-#define SAYS(status, code, part)                                                            \
-    do {                                                                                    \
-        cr_expect_eq(status, code);                                                         \
-        cr_expect_not_null(strstr(status_message(), part), "said: %s", status_message());   \
+#define SAYS(status, code, part)                                                          \
+    do {                                                                                  \
+        cr_expect_eq(status, code);                                                       \
+        cr_expect_not_null(strstr(status_message(), part), "said: %s", status_message()); \
     } while (0)
 
 static const char sample[] = "name: l0   # comment\n"
@@ -118,7 +118,9 @@ Test(yaml, empty_files_are_empty_maps)
 
 Test(yaml, refuses_what_a_config_must_not_hold)
 {
-    const struct { const char *text, *message; } refused[] = {
+    const struct {
+        const char *text, *message;
+    } refused[] = {
         {"a: &x 1\nb: *x\n", "file.yaml:1: anchors"},
         {"a: !!int 3\n", "file.yaml:1: tags"},
         {"a: 1\nb: 2\na: 3\n", "file.yaml:3: key 'a' was already given at line 1"},

@@ -7,20 +7,26 @@
 #include "autograd/rules.h"
 #include "base/memory.h"
 
-static double mib(size_t bytes)
-{
-    return (double)bytes / (1024.0 * 1024.0);
-}
+static double mib(size_t bytes) { return (double)bytes / (1024.0 * 1024.0); }
 
 void account_memory(FILE *out, const Plan *plan)
 {
     const PlanMemory *m = &plan->memory;
-    struct { const char *what; size_t bytes; } rows[] = {
-        {"parameters", m->parameters}, {"buffers", m->buffers},         {"optimizer state", m->optimizer},
-        {"ema", m->ema},               {"gradients", m->gradients},     {"inputs", m->inputs},
-        {"activations and scratch", m->activations},                    {"peak", m->total},
+    struct {
+        const char *what;
+        size_t bytes;
+    } rows[] = {
+        {"parameters", m->parameters},
+        {"buffers", m->buffers},
+        {"optimizer state", m->optimizer},
+        {"ema", m->ema},
+        {"gradients", m->gradients},
+        {"inputs", m->inputs},
+        {"activations and scratch", m->activations},
+        {"peak", m->total},
     };
-    fprintf(out, "memory plan (MiB); largest scratch of one op %.1f, inside the activations\n", mib(m->scratch));
+    fprintf(out, "memory plan (MiB); largest scratch of one op %.1f, inside the activations\n",
+            mib(m->scratch));
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         if (rows[i].bytes) fprintf(out, "  %-24s %10.1f\n", rows[i].what, mib(rows[i].bytes));
 }
@@ -85,8 +91,9 @@ static void print_rows(FILE *out, Row *rows, int n, int n_shown, double total, d
             peak_gflops > 0 ? "    peak" : "");
     for (int i = 0; i < n && i < n_shown && rows[i].runs > 0; i++) {
         double gflops = 2e-9 * rows[i].macs / rows[i].seconds;
-        fprintf(out, "%-64.64s %8.2f %5.1f%% %7lld %9.1f %8.1f", rows[i].name, 1e3 * rows[i].seconds,
-                100 * rows[i].seconds / total, (long long)rows[i].runs, gflops, 1e-9 * rows[i].bytes / rows[i].seconds);
+        fprintf(out, "%-64.64s %8.2f %5.1f%% %7lld %9.1f %8.1f", rows[i].name,
+                1e3 * rows[i].seconds, 100 * rows[i].seconds / total, (long long)rows[i].runs,
+                gflops, 1e-9 * rows[i].bytes / rows[i].seconds);
         if (peak_gflops > 0) fprintf(out, " %6.1f%%", 100 * gflops / peak_gflops);
         fprintf(out, "\n");
     }
@@ -101,7 +108,8 @@ void account_profile(FILE *out, const Graph *graph, const Exec *exec, double pea
         const NodeProfile *profile = exec_profile_of(exec, n);
         if (profile->runs == 0) continue;
         const KernelCall *call = &plan->calls[n];
-        snprintf(nodes[n].name, sizeof nodes[n].name, "%-22s %s", op_info(call->op)->name, call->label);
+        snprintf(nodes[n].name, sizeof nodes[n].name, "%-22s %s", op_info(call->op)->name,
+                 call->label);
         snprintf(ops[call->op].name, sizeof ops[0].name, "%s", op_info(call->op)->name);
         add(&nodes[n], call, profile);
         add(&ops[call->op], call, profile);

@@ -13,8 +13,9 @@ void account_memory(FILE *out, const Plan *plan);
  * forward_only: without the nodes of the backward pass */
 double account_macs(const Graph *graph, const Plan *plan, bool forward_only);
 
-/* account_profile: time, share, GFLOP/s and GB/s by op, and the slowest nodes; GFLOP are 2 x multiply-adds.
- * peak_gflops: what the machine was measured to do, for the share of peak; 0: not shown */
+/* account_profile: time, share, GFLOP/s and GB/s by op, and the slowest nodes; GFLOP are 2 x
+ * multiply-adds. peak_gflops: what the machine was measured to do, for the share of peak; 0: not
+ * shown */
 void account_profile(FILE *out, const Graph *graph, const Exec *exec, double peak_gflops);
 
 #endif

@@ -8,7 +8,8 @@
 static char *take(Args *args, int index)
 {
     char *word = args->words[index];
-    memmove(&args->words[index], &args->words[index + 1], (size_t)(args->n - index - 1) * sizeof(char *));
+    memmove(&args->words[index], &args->words[index + 1],
+            (size_t)(args->n - index - 1) * sizeof(char *));
     args->n--;
     return word;
 }
@@ -34,7 +35,8 @@ const char *args_flag(Args *args, const char *name)
 bool args_switch(Args *args, const char *name)
 {
     for (int i = 0; i < args->n; i++) {
-        if (strncmp(args->words[i], "--", 2) != 0 || strcmp(args->words[i] + 2, name) != 0) continue;
+        if (strncmp(args->words[i], "--", 2) != 0 || strcmp(args->words[i] + 2, name) != 0)
+            continue;
         take(args, i);
         return true;
     }
@@ -48,7 +50,8 @@ Status args_need(Args *args, const char *name, const char *usage, const char **o
     return status_fail(E_CONFIG, "--%s=.. is missing; usage: %s", name, usage);
 }
 
-Status args_int(Args *args, const char *name, int64_t missing, int64_t min, int64_t max, int64_t *out)
+Status args_int(Args *args, const char *name, int64_t missing, int64_t min, int64_t max,
+                int64_t *out)
 {
     const char *text = args_flag(args, name);
     *out = missing;
@@ -57,8 +60,8 @@ Status args_int(Args *args, const char *name, int64_t missing, int64_t min, int6
     errno = 0;
     long long value = strtoll(text, &end, 10);
     if (errno || end == text || *end || value < min || value > max)
-        return status_fail(E_CONFIG, "--%s=%s: wanted a whole number from %lld to %lld", name, text, (long long)min,
-                           (long long)max);
+        return status_fail(E_CONFIG, "--%s=%s: wanted a whole number from %lld to %lld", name, text,
+                           (long long)min, (long long)max);
     *out = value;
     return OK;
 }

@@ -24,8 +24,10 @@ bool args_switch(Args *args, const char *name);
 
 /* args_need: as args_flag. errors  E_CONFIG naming the flag and `usage` if it is absent */
 Status args_need(Args *args, const char *name, const char *usage, const char **out);
-/* args_int: value of --name, or `missing`. errors  E_CONFIG if it is not a whole number in [min,max] */
-Status args_int(Args *args, const char *name, int64_t missing, int64_t min, int64_t max, int64_t *out);
+/* args_int: value of --name, or `missing`. errors  E_CONFIG if it is not a whole number in
+ * [min,max] */
+Status args_int(Args *args, const char *name, int64_t missing, int64_t min, int64_t max,
+                int64_t *out);
 /* args_finish: errors  E_CONFIG naming the first word that is left over */
 Status args_finish(const Args *args, const char *usage);
 

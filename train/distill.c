@@ -1,5 +1,6 @@
-/* `retort distill`: an image encoder learns to give the embedding that the teacher gives (L2 loss). The result,
- * model.safetensors in the run folder, is a complete SAM: student encoder, teacher's prompt encoder and decoder.
+/* `retort distill`: an image encoder learns to give the embedding that the teacher gives (L2 loss).
+ * The result, model.safetensors in the run folder, is a complete SAM: student encoder, teacher's
+ * prompt encoder and decoder.
  *
  *   retort distill CONFIG [--key=value ..]
  */

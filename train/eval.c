@@ -5,9 +5,10 @@
  *               [--limit=N] [--out=F.json] [--key=value ..]
  *
  * data.root holds SA-1B pairs, or, with --coco, the images of a COCO or LVIS instance file. One
- * image at a time; annotations of an area below 1 px are left out, crowds are not. `box`: the annotation's box. `clickN`: N clicks, each where the prediction
- * so far is most wrong, all given anew to the model without the earlier mask; the first is made on
- * an empty prediction. A run of five clicks passes through those of one and three.
+ * image at a time; annotations of an area below 1 px are left out, crowds are not. `box`: the
+ * annotation's box. `clickN`: N clicks, each where the prediction so far is most wrong, all given
+ * anew to the model without the earlier mask; the first is made on an empty prediction. A run of
+ * five clicks passes through those of one and three.
  *
  * Of a prompt's masks one is scored, and clicked on: that with the highest predicted IoU
  * (predicted-iou, the published protocol), the single-mask output (first), or the best of the three
@@ -38,7 +39,7 @@ static const char usage[] =
     "[--out=F.json] [--key=value ..]";
 
 enum {
-    GROUP = 32,    /* masks in work at a time, so that memory does not grow with an image's masks */
+    GROUP = 32, /* masks in work at a time, so that memory does not grow with an image's masks */
     MAX_KINDS = 8,
     MAX_CLICKS = 20,
     PROMPTS_AT_ONCE = 8,
@@ -69,8 +70,8 @@ typedef struct Eval {
     Options options;
     Recipe recipe;
     Predictor *predictor;
-    Source *source; /* of SA-1B, or NULL */
-    Coco *coco;     /* or NULL */
+    Source *source;   /* of SA-1B, or NULL */
+    Coco *coco;       /* or NULL */
     int64_t n_listed; /* images */
     ImageReader reader;
     Annotations annotations;
@@ -201,8 +202,8 @@ static Status eval_clicks(Eval *e, Group *group)
     TRY(first_clicks(e, group));
     for (int64_t n_clicks = 1; n_clicks <= e->max_clicks; n_clicks++) {
         for (int64_t i = 0; i < group->n; i++)
-            prompts[i] = (Prompt){.n_points = n_clicks, .points = group->points[i],
-                                  .labels = group->labels[i]};
+            prompts[i] = (Prompt){
+                .n_points = n_clicks, .points = group->points[i], .labels = group->labels[i]};
         TRY(predict(e, group->n, prompts));
         for (int64_t i = 0; i < group->n; i++) {
             rle_decode(&group->items[i]->mask, e->truth.data);
@@ -292,8 +293,10 @@ static void print_row(const char *name, const Miou *miou)
     printf("%s:", name);
     for (int i = 0; i < N_AREA_CLASSES; i++) {
         double mean = miou_mean(miou, (AreaClass)i);
-        if (isnan(mean)) printf(" %s=-", area_class_names[i]);
-        else printf(" %s=%.3f", area_class_names[i], 100 * mean);
+        if (isnan(mean))
+            printf(" %s=-", area_class_names[i]);
+        else
+            printf(" %s=%.3f", area_class_names[i], 100 * mean);
     }
     printf(" (%lld masks)\n", (long long)miou->n[AREA_ALL]);
 }
@@ -340,8 +343,10 @@ static Status add_kind(Eval *e, const char *name)
     bool is_click = strncmp(name, "click", 5) == 0 && text_to_int(name + 5, &kind.n_clicks) &&
                     kind.n_clicks >= 1 && kind.n_clicks <= MAX_CLICKS;
     if ((!is_click && strcmp(name, "box") != 0) || e->n_kinds == MAX_KINDS)
-        return status_fail(E_CONFIG, "--prompts: got %s, wanted at most %d of box and click1 to "
-                           "click%d", name, MAX_KINDS, MAX_CLICKS);
+        return status_fail(E_CONFIG,
+                           "--prompts: got %s, wanted at most %d of box and click1 to "
+                           "click%d",
+                           name, MAX_KINDS, MAX_CLICKS);
     snprintf(kind.name, sizeof kind.name, "%s", name);
     if (kind.n_clicks > e->max_clicks) e->max_clicks = kind.n_clicks;
     e->kinds[e->n_kinds++] = kind;
@@ -385,8 +390,10 @@ static Status open_data(Eval *e)
     const char *root = e->options.data_root;
     if (root[0] == '\0')
         return status_fail(E_CONFIG, "data.root is not set; name the folder of the images");
-    if (e->args.coco) TRY(coco_open(e->args.coco, root, &e->coco));
-    else TRY(source_open(root, true, &e->source));
+    if (e->args.coco)
+        TRY(coco_open(e->args.coco, root, &e->coco));
+    else
+        TRY(source_open(root, true, &e->source));
     e->n_listed = e->coco ? coco_size(e->coco) : source_size(e->source);
     if (e->args.limit > 0 && e->args.limit < e->n_listed) e->n_listed = e->args.limit;
     return OK;

@@ -1,5 +1,5 @@
-/* `retort finetune`: encoder, prompt encoder and mask decoder are trained on images with masks, from random box or
- * point prompts; of three predicted masks only the best is trained.
+/* `retort finetune`: encoder, prompt encoder and mask decoder are trained on images with masks,
+ * from random box or point prompts; of three predicted masks only the best is trained.
  *
  *   retort finetune CONFIG [--key=value ..]
  */

@@ -1,9 +1,9 @@
 /* `retort inspect`: what a model is made of, or what a file holds.
  *
- *   retort inspect MODEL.yaml                 layer table (name, op, output, parameters, MACs) and totals
- *   retort inspect MODEL.yaml --state-dict    the state dict as a table: name, shape, dtype, kind
- *   retort inspect FILE                       tensors of a safetensors or .pth file: names, shapes, dtypes,
- *                                             metadata, checksum
+ *   retort inspect MODEL.yaml                 layer table (name, op, output, parameters, MACs) and
+ * totals retort inspect MODEL.yaml --state-dict    the state dict as a table: name, shape, dtype,
+ * kind retort inspect FILE                       tensors of a safetensors or .pth file: names,
+ * shapes, dtypes, metadata, checksum
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,8 @@
 #include "model/model.h"
 #include "train/commands.h"
 
-static const char usage[] = "retort inspect MODEL.yaml [--state-dict] | FILE.safetensors | FILE.pth";
+static const char usage[] =
+    "retort inspect MODEL.yaml [--state-dict] | FILE.safetensors | FILE.pth";
 
 /* ---- state dict ---- */
 
@@ -55,10 +56,13 @@ static int64_t node_parameters(const Graph *graph, const Node *node, bool *count
     int64_t n = 0;
     for (int i = 0; i < node->n_src; i++) {
         if (node->src[i] == VALUE_NONE) continue;
-        ValueId base = graph_value(graph, node->src[i])->kind == VALUE_VIEW ? graph_value(graph, node->src[i])->base
-                                                                             : node->src[i];
+        ValueId base = graph_value(graph, node->src[i])->kind == VALUE_VIEW
+                           ? graph_value(graph, node->src[i])->base
+                           : node->src[i];
         const Value *v = graph_value(graph, base);
-        if (v->kind != VALUE_STORE || v->store->entries[v->entry].kind != STORE_PARAMETER || counted[v->entry]) continue;
+        if (v->kind != VALUE_STORE || v->store->entries[v->entry].kind != STORE_PARAMETER ||
+            counted[v->entry])
+            continue;
         counted[v->entry] = true;
         n += shape_elems(v->shape);
     }
@@ -78,10 +82,11 @@ static void print_layers(const Graph *graph, const Store *store)
         parameters += own;
         macs += work;
         printf("%-72s %-22s %-20s %12lld %16lld\n", node->label, op_info(node->op)->name,
-               shape_format(graph_value(graph, node->dst[0])->shape, shape, sizeof shape), (long long)own,
-               (long long)work);
+               shape_format(graph_value(graph, node->dst[0])->shape, shape, sizeof shape),
+               (long long)own, (long long)work);
     }
-    printf("\nthis path: %lld parameters, %.3f GMACs per image\n", (long long)parameters, 1e-9 * (double)macs);
+    printf("\nthis path: %lld parameters, %.3f GMACs per image\n", (long long)parameters,
+           1e-9 * (double)macs);
     free(counted);
 }
 
@@ -89,7 +94,8 @@ static int64_t count_parameters(const Store *store, const char *prefix)
 {
     int64_t n = 0;
     for (int i = 0; i < store->n_entries; i++)
-        if (store->entries[i].kind == STORE_PARAMETER && strncmp(store->entries[i].name, prefix, strlen(prefix)) == 0)
+        if (store->entries[i].kind == STORE_PARAMETER &&
+            strncmp(store->entries[i].name, prefix, strlen(prefix)) == 0)
             n += shape_elems(store->entries[i].shape);
     return n;
 }
@@ -100,9 +106,10 @@ static void print_totals(const Model *model, const Store *store)
     for (int i = 0; i < 4; i++)
         printf("%-16s %12lld parameters\n", parts[i][0] ? parts[i] : "whole model",
                (long long)count_parameters(store, parts[i]));
-    printf("%s: image %lld px, prompt frame %lld px, embedding %lldx%lldx%lld, masks %lld px\n", model_name(model),
-           (long long)model_image_size(model), (long long)model_frame(model), (long long)model_embed_dim(model),
-           (long long)model_grid(model), (long long)model_grid(model), (long long)model_lowres(model));
+    printf("%s: image %lld px, prompt frame %lld px, embedding %lldx%lldx%lld, masks %lld px\n",
+           model_name(model), (long long)model_image_size(model), (long long)model_frame(model),
+           (long long)model_embed_dim(model), (long long)model_grid(model),
+           (long long)model_grid(model), (long long)model_lowres(model));
 }
 
 static Status print_encoder(const Model *model, Store *store)
@@ -134,8 +141,10 @@ static Status inspect_model(const char *path, bool state_dict)
     TRY_GOTO(backend_open("ref", 1, &backend), done);
     store = store_create(backend);
     TRY_GOTO(model_declare(model, store), done);
-    if (state_dict) print_state_dict(store);
-    else status = print_encoder(model, store);
+    if (state_dict)
+        print_state_dict(store);
+    else
+        status = print_encoder(model, store);
 done:
     store_destroy(store);
     backend_close(backend);
@@ -154,11 +163,12 @@ static Status inspect_file(const char *path)
     printf("name\tshape\tdtype\n");
     for (int i = 0; i < file->n_tensors; i++) {
         const Tensor *tensor = &file->tensors[i].tensor;
-        printf("%s\t%s\t%s\n", file->tensors[i].name, shape_format(tensor->shape, shape, sizeof shape),
-               dtype_name(tensor->dtype));
+        printf("%s\t%s\t%s\n", file->tensors[i].name,
+               shape_format(tensor->shape, shape, sizeof shape), dtype_name(tensor->dtype));
         elements += shape_elems(tensor->shape);
     }
-    for (int i = 0; i < file->n_meta; i++) printf("# %s: %s\n", file->meta[i].key, file->meta[i].value);
+    for (int i = 0; i < file->n_meta; i++)
+        printf("# %s: %s\n", file->meta[i].key, file->meta[i].value);
     if (file->note) printf("# not read: %s\n", file->note);
     Status status = file_sha256(path, sha256);
     if (status == OK)

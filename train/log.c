@@ -47,10 +47,7 @@ void log_close(Log *log)
     free(log);
 }
 
-void log_attach(Log *log, Progress *progress)
-{
-    log->progress = progress;
-}
+void log_attach(Log *log, Progress *progress) { log->progress = progress; }
 
 void log_text(Log *log, LogLevel level, const char *format, ...)
 {

@@ -1,5 +1,5 @@
-/* retort: finds the subcommand, runs it, and turns a failure into one line and an exit code. The only place
- * that exits. */
+/* retort: finds the subcommand, runs it, and turns a failure into one line and an exit code. The
+ * only place that exits. */
 #include <stdio.h>
 #include <string.h>
 
@@ -30,7 +30,8 @@ enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 static void print_help(FILE *out)
 {
     fprintf(out, "usage: retort COMMAND [CONFIG.yaml] [--key=value ..]\n\ncommands\n");
-    for (int i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
     fprintf(out, "\noptions, in a config file or as --key=value\n");
     options_print_help(out);
 }

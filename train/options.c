@@ -43,8 +43,8 @@ static const struct {
 
 static const OptionRow rows[OPTION_COUNT] = {
 #define OPTION(type, field, key, unit, default_text, min, max, choices, help) \
-    {TYPE_##type,       offsetof(Options, field), key, unit, default_text, min, max, \
-     choices_##choices, help},
+    {TYPE_##type, offsetof(Options, field), key, unit, default_text, min,     \
+     max,         choices_##choices,        help},
 #include "train/options.def"
 #undef OPTION
 };
@@ -140,8 +140,10 @@ static Status merge_map(Merge *merge, const Yaml *map, const char *prefix)
             return status_fail(E_CONFIG, "%s: write '%.100s' as nested keys, without the dot",
                                origin, node->key);
         if (!*prefix && !strcmp(node->key, "base")) continue; /* was read by merge_file */
-        if (node->kind == YAML_MAP) TRY(merge_map(merge, node, key));
-        else TRY(merge_value(merge, node, key, origin));
+        if (node->kind == YAML_MAP)
+            TRY(merge_map(merge, node, key));
+        else
+            TRY(merge_value(merge, node, key, origin));
     }
     return OK;
 }
@@ -253,9 +255,8 @@ static Status parse_bytes(const OptionRow *row, const char *text, const char *or
     static const struct {
         const char *name;
         double bytes;
-    } units[] = {{"", 1},         {"B", 1},          {"kB", 1e3},       {"MB", 1e6},
-                 {"GB", 1e9},     {"TB", 1e12},      {"KiB", 0x1p10},   {"MiB", 0x1p20},
-                 {"GiB", 0x1p30}, {"TiB", 0x1p40}};
+    } units[] = {{"", 1},      {"B", 1},        {"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},
+                 {"TB", 1e12}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
     char number[64];
     double value;
     size_t digits = strspn(text, "0123456789.");

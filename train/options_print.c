@@ -7,7 +7,7 @@
 
 static const char *const type_names[] = {
     [TYPE_INT] = "whole number", [TYPE_DOUBLE] = "number", [TYPE_BOOL] = "true or false",
-    [TYPE_TEXT] = "text", [TYPE_CHOICE] = "one of", [TYPE_LIST] = "list a,b,c",
+    [TYPE_TEXT] = "text",        [TYPE_CHOICE] = "one of", [TYPE_LIST] = "list a,b,c",
     [TYPE_BYTES] = "size",
 };
 
@@ -75,9 +75,12 @@ static void print_quoted(const char *text, size_t n_bytes, FILE *out)
     fputc('"', out);
     for (size_t i = 0; i < n_bytes; i++) {
         unsigned char c = (unsigned char)text[i];
-        if (c == '"' || c == '\\') fprintf(out, "\\%c", c);
-        else if (c < 0x20 || c == 0x7f) fprintf(out, "\\x%02x", c);
-        else fputc(c, out);
+        if (c == '"' || c == '\\')
+            fprintf(out, "\\%c", c);
+        else if (c < 0x20 || c == 0x7f)
+            fprintf(out, "\\x%02x", c);
+        else
+            fputc(c, out);
     }
     fputc('"', out);
 }

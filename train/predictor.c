@@ -73,15 +73,22 @@ Status predictor_create(const Model *model, Store *store, Backend *backend, DTyp
     assert(prompts_at_once > 0);
     Predictor *p = mem_alloc(sizeof *p);
     *p = (Predictor){.model = model, .store = store, .backend = backend};
-    p->config = (StepConfig){.kind = STEP_DECODE, .bn = BN_EVAL, .precision = precision,
-                             .batch = 1, .micro_batch = 1, .n_masks = prompts_at_once,
-                             .mask_chunk = prompts_at_once, .given_embedding = true};
-    StepConfig encoder = {.kind = STEP_ENCODE, .bn = BN_EVAL, .precision = precision,
-                          .batch = 1, .micro_batch = 1};
+    p->config = (StepConfig){.kind = STEP_DECODE,
+                             .bn = BN_EVAL,
+                             .precision = precision,
+                             .batch = 1,
+                             .micro_batch = 1,
+                             .n_masks = prompts_at_once,
+                             .mask_chunk = prompts_at_once,
+                             .given_embedding = true};
+    StepConfig encoder = {
+        .kind = STEP_ENCODE, .bn = BN_EVAL, .precision = precision, .batch = 1, .micro_batch = 1};
     allocate(p);
     Status status = build_graph(p, &encoder, &p->encoder, &p->encoder_exec);
-    if (status == OK) *out = p;
-    else predictor_destroy(p);
+    if (status == OK)
+        *out = p;
+    else
+        predictor_destroy(p);
     return status;
 }
 
@@ -97,8 +104,8 @@ void predictor_destroy(Predictor *predictor)
             step_destroy(p->decoders[i][masked].step);
         }
     upsampler_free(&p->upsampler);
-    void *owned[] = {p->pixels, p->embedding, p->coords, p->mask_input, p->iou, p->logits,
-                     p->labels};
+    void *owned[] = {p->pixels, p->embedding, p->coords, p->mask_input,
+                     p->iou,    p->logits,    p->labels};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) free(owned[i]);
     free(p);
 }
@@ -154,15 +161,9 @@ Status predictor_set_image(Predictor *predictor, ImageReader *reader)
     return OK;
 }
 
-ImageSize predictor_image_size(const Predictor *predictor)
-{
-    return predictor->size;
-}
+ImageSize predictor_image_size(const Predictor *predictor) { return predictor->size; }
 
-int64_t predictor_lowres(const Predictor *predictor)
-{
-    return model_lowres(predictor->model);
-}
+int64_t predictor_lowres(const Predictor *predictor) { return model_lowres(predictor->model); }
 
 void predictor_mask(Predictor *predictor, const float *logits, uint8_t *mask)
 {
@@ -206,8 +207,8 @@ static void put(SlotWriter *writer, const double *point, int32_t label)
 static void write_prompt(Predictor *p, const Prompt *prompt, int64_t place, int64_t n_slots)
 {
     size_t pixels = (size_t)(model_lowres(p->model) * model_lowres(p->model));
-    SlotWriter writer = {.p = p, .coords = p->coords + place * n_slots * 2,
-                         .labels = p->labels + place * n_slots};
+    SlotWriter writer = {
+        .p = p, .coords = p->coords + place * n_slots * 2, .labels = p->labels + place * n_slots};
     for (int64_t i = 0; prompt && i < prompt->n_points; i++)
         put(&writer, prompt->points + 2 * i, prompt->labels[i]);
     if (prompt && prompt->n_points > 0 && !prompt->box) put(&writer, NULL, LABEL_PADDING);
@@ -217,8 +218,10 @@ static void write_prompt(Predictor *p, const Prompt *prompt, int64_t place, int6
     }
     while (writer.n < n_slots) put(&writer, NULL, LABEL_EMPTY);
     float *mask = p->mask_input + (size_t)place * pixels;
-    if (prompt && prompt->mask_input) memcpy(mask, prompt->mask_input, pixels * sizeof *mask);
-    else memset(mask, 0, pixels * sizeof *mask);
+    if (prompt && prompt->mask_input)
+        memcpy(mask, prompt->mask_input, pixels * sizeof *mask);
+    else
+        memset(mask, 0, pixels * sizeof *mask);
 }
 
 /* ---- decoding ---- */
@@ -272,8 +275,7 @@ static Status decode_group(Predictor *p, DecoderGraph *decoder, const Request *r
     TRY(exec_run(decoder->exec));
     TRY(read_f32(decoder->exec, step->graph, step->lowres, p->logits));
     TRY(read_f32(decoder->exec, step->graph, step->iou, p->iou));
-    for (int64_t place = 0; place < n; place++)
-        take_candidates(p, request, place, numbers[place]);
+    for (int64_t place = 0; place < n; place++) take_candidates(p, request, place, numbers[place]);
     return OK;
 }
 
@@ -304,10 +306,12 @@ static Status check_prompts(int64_t n, const Prompt *prompts)
     for (int64_t i = 0; i < n; i++) {
         int64_t n_tokens = count_tokens(&prompts[i]);
         if (n_tokens > PREDICTOR_MAX_TOKENS)
-            return status_fail(E_CONFIG, "prompt %lld has %lld points%s, which makes %lld tokens; "
-                               "at most %d are possible", (long long)i,
-                               (long long)prompts[i].n_points, prompts[i].box ? " and a box" : "",
-                               (long long)n_tokens, PREDICTOR_MAX_TOKENS);
+            return status_fail(E_CONFIG,
+                               "prompt %lld has %lld points%s, which makes %lld tokens; "
+                               "at most %d are possible",
+                               (long long)i, (long long)prompts[i].n_points,
+                               prompts[i].box ? " and a box" : "", (long long)n_tokens,
+                               PREDICTOR_MAX_TOKENS);
     }
     return OK;
 }

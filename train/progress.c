@@ -16,8 +16,9 @@
 enum {
     MAX_COLUMNS = 512,
     USUAL_COLUMNS = 80, /* of a terminal that does not say */
-    MIN_BAR = 8, MAX_BAR = 40, /* characters, brackets included */
-    MEMORY_OF_MEANS = 50,      /* steps that running means look back */
+    MIN_BAR = 8,
+    MAX_BAR = 40,         /* characters, brackets included */
+    MEMORY_OF_MEANS = 50, /* steps that running means look back */
 };
 static const double redraw_seconds = 0.1;
 
@@ -162,8 +163,12 @@ Progress *progress_open(FILE *out, int64_t first_step, int64_t n_steps)
     Progress *progress = mem_alloc(sizeof *progress);
     progress->out = out;
     progress->terminal = fileno(out);
-    progress->state = (ProgressState){.step = first_step, .n_steps = n_steps, .loss = NAN,
-                                      .images_per_s = NAN, .wait_share = NAN, .left_s = NAN};
+    progress->state = (ProgressState){.step = first_step,
+                                      .n_steps = n_steps,
+                                      .loss = NAN,
+                                      .images_per_s = NAN,
+                                      .wait_share = NAN,
+                                      .left_s = NAN};
     draw(progress);
     return progress;
 }

@@ -14,11 +14,14 @@
 
 /* ---- opening ---- */
 
-static Status load_model(const char *path, const char *option, Backend *backend, Model **model, Store **store)
+static Status load_model(const char *path, const char *option, Backend *backend, Model **model,
+                         Store **store)
 {
     if (path[0] == '\0')
-        return status_fail(E_CONFIG, "%s is not set; name a model description such as "
-                           "configs/models/efficientvit_sam_l0.yaml", option);
+        return status_fail(E_CONFIG,
+                           "%s is not set; name a model description such as "
+                           "configs/models/efficientvit_sam_l0.yaml",
+                           option);
     TRY(model_load(path, model));
     *store = store_create(backend);
     return model_declare(*model, *store);
@@ -28,7 +31,8 @@ static void freeze(Store *store, const OptionList *patterns)
 {
     for (int i = 0; i < store->n_entries; i++)
         for (int p = 0; p < patterns->n; p++)
-            if (fnmatch(patterns->items[p], store->entries[i].name, 0) == 0) store->entries[i].trainable = false;
+            if (fnmatch(patterns->items[p], store->entries[i].name, 0) == 0)
+                store->entries[i].trainable = false;
 }
 
 static Status parse_lr_scales(Recipe *recipe, const OptionList *list)
@@ -38,8 +42,10 @@ static Status parse_lr_scales(Recipe *recipe, const OptionList *list)
         char *equals = strrchr(list->items[i], '=');
         double factor;
         if (!equals || !text_to_double(equals + 1, &factor) || factor < 0)
-            return status_fail(E_CONFIG, "optim.lr_scale: got %s, wanted PATTERN=FACTOR such as image_encoder.*=0.1",
-                               list->items[i]);
+            return status_fail(
+                E_CONFIG,
+                "optim.lr_scale: got %s, wanted PATTERN=FACTOR such as image_encoder.*=0.1",
+                list->items[i]);
         char *pattern = mem_string(list->items[i]);
         pattern[equals - list->items[i]] = '\0';
         recipe->lr_scales[recipe->n_lr_scales++] = (struct LrScale){pattern, factor};
@@ -55,7 +61,8 @@ static Status open_parts(const Options *o, Recipe *recipe)
     freeze(recipe->store, &o->optim_freeze);
     TRY(parse_lr_scales(recipe, &o->optim_lr_scale));
     if (o->teacher_model[0] == '\0') return OK;
-    return load_model(o->teacher_model, "teacher.model", recipe->backend, &recipe->teacher, &recipe->teacher_store);
+    return load_model(o->teacher_model, "teacher.model", recipe->backend, &recipe->teacher,
+                      &recipe->teacher_store);
 }
 
 Status recipe_open(const Options *options, Recipe *out)
@@ -122,7 +129,8 @@ static void optimizer_config(const Recipe *recipe, const Options *o, StepConfig 
 
 void recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, StepConfig *out)
 {
-    *out = (StepConfig){.kind = kind, .batch = o->train_batch, .precision = precision_of(recipe, o)};
+    *out = (StepConfig){
+        .kind = kind, .batch = o->train_batch, .precision = precision_of(recipe, o)};
     StepConfig *c = out;
     c->bn = o->optim_bn == OPT_BN_TRAIN ? BN_TRAIN : BN_EVAL;
     c->micro_batch = o->train_micro_batch > 0 ? o->train_micro_batch : o->train_batch;
@@ -139,7 +147,8 @@ void recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, S
     if (kind == STEP_DISTILL && recipe->teacher && o->teacher_embeddings[0] == '\0') {
         c->teacher = recipe->teacher;
         c->teacher_store = recipe->teacher_store;
-        c->teacher_micro = o->teacher_micro_batch < c->micro_batch ? o->teacher_micro_batch : c->micro_batch;
+        c->teacher_micro = o->teacher_micro_batch < c->micro_batch ? o->teacher_micro_batch
+                                                                   : c->micro_batch;
     }
 }
 
@@ -172,7 +181,8 @@ LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *o, StepKi
 
 double recipe_lr(const Options *o, int64_t step)
 {
-    ScheduleKind kind = o->optim_schedule == OPT_SCHEDULE_COSINE ? SCHEDULE_COSINE : SCHEDULE_CONSTANT;
+    ScheduleKind kind = o->optim_schedule == OPT_SCHEDULE_COSINE ? SCHEDULE_COSINE
+                                                                 : SCHEDULE_CONSTANT;
     return schedule_lr(kind, o->optim_lr, o->optim_warmup_steps, o->train_steps, step);
 }
 
@@ -185,15 +195,18 @@ int32_t recipe_mode(const Options *o, int64_t step)
 
 /* ---- weights ---- */
 
-static Status load_or_init(Store *store, const Model *model, const char *path, const Options *o, uint64_t seed)
+static Status load_or_init(Store *store, const Model *model, const char *path, const Options *o,
+                           uint64_t seed)
 {
     if (path[0] == '\0') {
-        fprintf(stderr, "%s: initial weights from seed %llu\n", model_name(model), (unsigned long long)seed);
+        fprintf(stderr, "%s: initial weights from seed %llu\n", model_name(model),
+                (unsigned long long)seed);
         return model_init(model, store, seed);
     }
     char report[1024];
     TRY(model_init(model, store, seed)); /* what init.allow lets the file lack */
-    TRY(weights_load(store, path, o->init_allow.n, (const char *const *)o->init_allow.items, report, sizeof report));
+    TRY(weights_load(store, path, o->init_allow.n, (const char *const *)o->init_allow.items, report,
+                     sizeof report));
     fprintf(stderr, "%s\n", report);
     return OK;
 }
@@ -206,7 +219,8 @@ Status recipe_load_weights(const Recipe *recipe, const Options *o)
 Status recipe_load_teacher(const Recipe *recipe, const Options *o)
 {
     if (o->teacher_weights[0] == '\0')
-        return status_fail(E_CONFIG, "teacher.weights is not set; name a .pth or safetensors file, or `random` to try things out");
+        return status_fail(E_CONFIG, "teacher.weights is not set; name a .pth or safetensors file, "
+                                     "or `random` to try things out");
     TRY(store_allocate(recipe->teacher_store));
     const char *path = strcmp(o->teacher_weights, "random") == 0 ? "" : o->teacher_weights;
     return load_or_init(recipe->teacher_store, recipe->teacher, path, o, (uint64_t)o->seed + 1);

@@ -1,4 +1,5 @@
-/* From options to the parts of a run: backend, models, stores, and the configs of steps and loaders. */
+/* From options to the parts of a run: backend, models, stores, and the configs of steps and
+ * loaders. */
 #ifndef RETORT_TRAIN_RECIPE_H
 #define RETORT_TRAIN_RECIPE_H
 
@@ -10,31 +11,35 @@ typedef struct Recipe Recipe;
 struct Recipe {
     Backend *backend;
     Model *model;
-    Store *store;          /* declared, not allocated: a step adds its optimiser first */
-    Model *teacher;        /* NULL without teacher.model */
-    Store *teacher_store;  /* declared, not allocated */
+    Store *store;         /* declared, not allocated: a step adds its optimiser first */
+    Model *teacher;       /* NULL without teacher.model */
+    Store *teacher_store; /* declared, not allocated */
     struct LrScale *lr_scales;
     int n_lr_scales;
 };
 
-/* recipe_open: opens the backend, loads the model configs and declares their entries; applies optim.freeze.
- * errors  those of backend_open and model_load; E_UNSUPPORTED for a precision the backend lacks */
+/* recipe_open: opens the backend, loads the model configs and declares their entries; applies
+ * optim.freeze. errors  those of backend_open and model_load; E_UNSUPPORTED for a precision the
+ * backend lacks */
 Status recipe_open(const Options *options, Recipe *out);
 void recipe_close(Recipe *recipe);
 
-/* recipe_step_config: the step that the options describe; distillation without a teacher or with embeddings in
- * files takes its target as an input. `mask_chunk` 0 (automatic) is left to the caller. */
-void recipe_step_config(const Recipe *recipe, const Options *options, StepKind kind, StepConfig *out);
+/* recipe_step_config: the step that the options describe; distillation without a teacher or with
+ * embeddings in files takes its target as an input. `mask_chunk` 0 (automatic) is left to the
+ * caller. */
+void recipe_step_config(const Recipe *recipe, const Options *options, StepKind kind,
+                        StepConfig *out);
 
 /* recipe_loader_config: the loader of distillation or fine-tuning. */
 LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *options, StepKind kind);
 
-double recipe_lr(const Options *options, int64_t step);      /* of update `step` */
-int32_t recipe_mode(const Options *options, int64_t step);   /* 1: three masks, 0: one; equal on all ranks */
+double recipe_lr(const Options *options, int64_t step); /* of update `step` */
+int32_t recipe_mode(const Options *options,
+                    int64_t step); /* 1: three masks, 0: one; equal on all ranks */
 
-/* recipe_load_weights: init.weights, or initial weights from the seed; prints the load line. The store must be
- * allocated. recipe_load_teacher: allocates the teacher's store and loads teacher.weights ("random": initial
- * weights from the seed, for tests). */
+/* recipe_load_weights: init.weights, or initial weights from the seed; prints the load line. The
+ * store must be allocated. recipe_load_teacher: allocates the teacher's store and loads
+ * teacher.weights ("random": initial weights from the seed, for tests). */
 Status recipe_load_weights(const Recipe *recipe, const Options *options);
 Status recipe_load_teacher(const Recipe *recipe, const Options *options);
 

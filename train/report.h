@@ -24,7 +24,7 @@ typedef struct ReportLog { /* one element per step, steps rising; NaN where the 
     struct ReportStep {
         int64_t step;
         double loss, lr, step_ms, data_wait_ms, img_per_s, peak_bytes;
-    } *steps;
+    } * steps;
 } ReportLog;
 
 typedef struct ReportScore { /* of one kind of prompt; percent, NaN where there is no mask */
@@ -41,12 +41,12 @@ typedef struct ReportEval {
 
 typedef struct ReportRun {
     char *path, *name;
-    bool trained;       /* there is a log; else log and options are empty */
+    bool trained; /* there is a log; else log and options are empty */
     Options options;
     ReportLog log;
     int n_evals, n_pictures;
-    ReportEval *evals;  /* by file name */
-    char **pictures;    /* file names in pictures/, sorted */
+    ReportEval *evals; /* by file name */
+    char **pictures;   /* file names in pictures/, sorted */
 } ReportRun;
 
 /* report_run_open: reads a run folder. Of steps that a run made twice, because it was taken up from

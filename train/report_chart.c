@@ -73,8 +73,10 @@ static Axis value_axis(const ReportChart *chart, int n_curves, const ReportCurve
     double margin = high > low ? 0.03 * (high - low) : fabs(high) / 2 + 1e-12;
     axis.low = !axis.is_log && low == 0 ? 0 : low - margin;
     axis.high = high + margin;
-    if (axis.is_log) add_log_ticks(&axis);
-    else add_round_ticks(&axis);
+    if (axis.is_log)
+        add_log_ticks(&axis);
+    else
+        add_round_ticks(&axis);
     return axis;
 }
 
@@ -136,10 +138,7 @@ static void draw_curve(FILE *out, const ReportCurve *curve, const char *kind, co
 }
 
 /* Steps that the smoothed curve looks back; a fiftieth of the curve. */
-static double smoothing_steps(int n)
-{
-    return n < 100 ? 2 : n / 50.0;
-}
+static double smoothing_steps(int n) { return n < 100 ? 2 : n / 50.0; }
 
 /* An exponential mean that is not drawn to its start; NaN is passed over. To be freed. */
 static double *smoothed(int n, const double *y)
@@ -178,9 +177,12 @@ static void draw_grid(FILE *out, const Axis *y)
 /* 20000 as 20k, so that neighbours have room. */
 static void write_step(FILE *out, double step)
 {
-    if (step >= 1e6) fprintf(out, "%gM", 1e-6 * step);
-    else if (step >= 1e4) fprintf(out, "%gk", 1e-3 * step);
-    else fprintf(out, "%g", step);
+    if (step >= 1e6)
+        fprintf(out, "%gM", 1e-6 * step);
+    else if (step >= 1e4)
+        fprintf(out, "%gk", 1e-3 * step);
+    else
+        fprintf(out, "%g", step);
 }
 
 static void draw_labels(FILE *out, const Axis *x, const Axis *y)
@@ -208,8 +210,7 @@ static void draw_legend(FILE *out, int n_curves, const ReportCurve *curves)
 
 static void draw_note(FILE *out, const ReportChart *chart, const Axis *y)
 {
-    fprintf(out, "<p class=\"note\">over steps%s%s</p>\n",
-            y->is_log ? "; logarithmic axis" : "",
+    fprintf(out, "<p class=\"note\">over steps%s%s</p>\n", y->is_log ? "; logarithmic axis" : "",
             chart->smooth ? "; thin: each step, thick: smoothed" : "");
 }
 
@@ -218,8 +219,10 @@ void report_chart(FILE *out, const ReportChart *chart, int n_curves, const Repor
     Axis x = step_axis(n_curves, curves), y = value_axis(chart, n_curves, curves);
     fprintf(out, "<figure class=\"chart\">\n<figcaption>");
     report_text(out, chart->title);
-    fprintf(out, "</figcaption>\n<div class=\"plot\">\n<svg viewBox=\"0 0 %d %d\" "
-            "preserveAspectRatio=\"none\" role=\"img\" aria-label=\"", SIDE, SIDE);
+    fprintf(out,
+            "</figcaption>\n<div class=\"plot\">\n<svg viewBox=\"0 0 %d %d\" "
+            "preserveAspectRatio=\"none\" role=\"img\" aria-label=\"",
+            SIDE, SIDE);
     report_text(out, chart->title);
     fprintf(out, "\">\n");
     draw_grid(out, &y);

@@ -25,10 +25,13 @@ static Status read_number(yajl_val record, const char *key, Place place, double 
     const char *path[] = {key, NULL};
     yajl_val value = yajl_tree_get(record, path, yajl_t_any);
     *out = NAN;
-    if (YAJL_IS_NUMBER(value)) *out = YAJL_GET_DOUBLE(value);
+    if (YAJL_IS_NUMBER(value))
+        *out = YAJL_GET_DOUBLE(value);
     else if (!YAJL_IS_NULL(value))
-        return status_fail(E_FORMAT, "%s:%d: the record has no number '%s'; it is not of a "
-                           "training run", place.path, place.line, key);
+        return status_fail(E_FORMAT,
+                           "%s:%d: the record has no number '%s'; it is not of a "
+                           "training run",
+                           place.path, place.line, key);
     return OK;
 }
 
@@ -60,9 +63,10 @@ static Status read_line(ReportLog *log, const char *line, Place place)
     struct ReportStep step;
     yajl_val record = yajl_tree_parse(line, why, sizeof why);
     if (!record)
-        return status_fail(E_FORMAT, "%s:%d: is not valid JSON (%.*s); remove the line to go on "
-                           "without its step", place.path, place.line, (int)strcspn(why, "\n"),
-                           why);
+        return status_fail(E_FORMAT,
+                           "%s:%d: is not valid JSON (%.*s); remove the line to go on "
+                           "without its step",
+                           place.path, place.line, (int)strcspn(why, "\n"), why);
     Status status = read_step(record, place, &step);
     if (status == OK) add_step(log, &step);
     yajl_tree_free(record);

@@ -10,15 +10,9 @@
 
 /* ---- the runs ---- */
 
-static void start_fact(FILE *out, const char *name)
-{
-    fprintf(out, "<dt>%s</dt><dd>", name);
-}
+static void start_fact(FILE *out, const char *name) { fprintf(out, "<dt>%s</dt><dd>", name); }
 
-static void end_fact(FILE *out)
-{
-    fprintf(out, "</dd>\n");
-}
+static void end_fact(FILE *out) { fprintf(out, "</dd>\n"); }
 
 static void text_fact(FILE *out, const char *name, const char *value)
 {
@@ -61,9 +55,12 @@ static void time_fact(FILE *out, double seconds)
 {
     int64_t s = (int64_t)seconds;
     start_fact(out, "Time in steps");
-    if (s < 60) fprintf(out, "%.1f s", seconds);
-    else if (s < 3600) fprintf(out, "%" PRId64 " min %02" PRId64 " s", s / 60, s % 60);
-    else fprintf(out, "%" PRId64 " h %02" PRId64 " min", s / 3600, s / 60 % 60);
+    if (s < 60)
+        fprintf(out, "%.1f s", seconds);
+    else if (s < 3600)
+        fprintf(out, "%" PRId64 " min %02" PRId64 " s", s / 60, s % 60);
+    else
+        fprintf(out, "%" PRId64 " h %02" PRId64 " min", s / 3600, s / 60 % 60);
     end_fact(out);
 }
 
@@ -209,8 +206,10 @@ static const ReportScore *find_score(const ReportEval *eval, const char *prompt)
 
 static void write_percent(FILE *out, double percent)
 {
-    if (isnan(percent)) fprintf(out, "&ndash;");
-    else fprintf(out, "%.1f", percent);
+    if (isnan(percent))
+        fprintf(out, "&ndash;");
+    else
+        fprintf(out, "%.1f", percent);
 }
 
 static void write_score(FILE *out, const ReportScore *score)
@@ -288,8 +287,7 @@ static void write_table(FILE *out, Result *first, const Result *end)
         report_text(out, prompts[i]);
         fprintf(out, "</th>");
         for (const Result *r = first; r < end; r++)
-            if (comparable(r->eval, first->eval))
-                write_score(out, find_score(r->eval, prompts[i]));
+            if (comparable(r->eval, first->eval)) write_score(out, find_score(r->eval, prompts[i]));
         fprintf(out, "</tr>\n");
     }
     fprintf(out, "</tbody>\n</table>\n</div>\n");
@@ -303,12 +301,12 @@ static void write_results(FILE *out, int n_runs, const ReportRun *runs)
     for (int i = 0; i < n_runs; i++)
         for (int k = 0; k < runs[i].n_evals; k++) {
             results = mem_grow(results, &capacity, n + 1, sizeof *results);
-            results[n++] = (Result){.run = &runs[i], .colour = i % REPORT_COLOURS,
-                                    .eval = &runs[i].evals[k]};
+            results[n++] = (Result){
+                .run = &runs[i], .colour = i % REPORT_COLOURS, .eval = &runs[i].evals[k]};
         }
     if (n > 0)
         fprintf(out, "<h2>Masks from prompts</h2>\n<p class=\"note\">Mean IoU in percent over all "
-                "objects; below it large / medium / small ones.</p>\n");
+                     "objects; below it large / medium / small ones.</p>\n");
     for (int i = 0; i < n; i++)
         if (!results[i].written) write_table(out, &results[i], results + n);
     free(results);
@@ -333,8 +331,10 @@ static Status write_image(FILE *out, const char *path)
     bool is_png = n_bytes >= PNG_HEAD_BYTES && memcmp(data, signature, sizeof signature - 1) == 0;
     if (is_png) {
         const uint8_t *head = (const uint8_t *)data;
-        fprintf(out, "<img width=\"%u\" height=\"%u\" alt=\"prediction\" "
-                "src=\"data:image/png;base64,", big_endian(head + 16), big_endian(head + 20));
+        fprintf(out,
+                "<img width=\"%u\" height=\"%u\" alt=\"prediction\" "
+                "src=\"data:image/png;base64,",
+                big_endian(head + 16), big_endian(head + 20));
         report_base64(out, data, n_bytes);
         fprintf(out, "\">\n");
     }
@@ -407,7 +407,8 @@ static Status write_pictures(FILE *out, int64_t max, int n_runs, const ReportRun
 
 static void write_head(FILE *out, const char *title)
 {
-    fprintf(out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+    fprintf(out,
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
             "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>");
     report_text(out, title);
     fprintf(out, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<main>\n<h1>", report_style);

@@ -50,11 +50,16 @@ static void take_score(ReportEval *eval, const char *path, const JsonEvent *even
 static Status take_value(void *user, const JsonEvent *event)
 {
     ReportEval *eval = user;
-    if (strcmp(event->path, "model") == 0) set_text(&eval->model, event);
-    else if (strcmp(event->path, "data") == 0) set_text(&eval->data, event);
-    else if (strcmp(event->path, "select") == 0) set_text(&eval->select, event);
-    else if (strcmp(event->path, "images") == 0) eval->n_images = (int64_t)event->number;
-    else if (strncmp(event->path, "miou.", 5) == 0) take_score(eval, event->path + 5, event);
+    if (strcmp(event->path, "model") == 0)
+        set_text(&eval->model, event);
+    else if (strcmp(event->path, "data") == 0)
+        set_text(&eval->data, event);
+    else if (strcmp(event->path, "select") == 0)
+        set_text(&eval->select, event);
+    else if (strcmp(event->path, "images") == 0)
+        eval->n_images = (int64_t)event->number;
+    else if (strncmp(event->path, "miou.", 5) == 0)
+        take_score(eval, event->path + 5, event);
     return OK;
 }
 
@@ -62,8 +67,10 @@ Status report_eval_read(const char *path, ReportEval *out)
 {
     TRY(json_read(path, take_value, out));
     if (out->n_scores > 0 && out->model && out->data && out->select) return OK;
-    return status_fail(E_FORMAT, "%s: is no result of retort eval: model, data, select or miou is "
-                       "missing", path);
+    return status_fail(E_FORMAT,
+                       "%s: is no result of retort eval: model, data, select or miou is "
+                       "missing",
+                       path);
 }
 
 void report_eval_free(ReportEval *eval)
@@ -170,8 +177,10 @@ static Status read_folder(ReportRun *run)
     TRY(read_evals(run));
     TRY(list_pictures(run));
     if (run->trained || run->n_evals > 0 || run->n_pictures > 0) return OK;
-    return status_fail(E_FILE, "%s: holds neither log.jsonl nor eval*.json nor pictures/*.png; "
-                       "name the folder of a run", run->path);
+    return status_fail(E_FILE,
+                       "%s: holds neither log.jsonl nor eval*.json nor pictures/*.png; "
+                       "name the folder of a run",
+                       run->path);
 }
 
 Status report_run_open(const char *path, ReportRun *out)

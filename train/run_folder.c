@@ -43,9 +43,10 @@ static Status read_latest(const RunFolder *folder, char **state_path)
     if (status == OK) {
         name[strcspn(name, "\n")] = '\0';
         if (!step_of_name(name, &step))
-            status =
-                status_fail(E_FORMAT, "%s: names '%.100s', which is no training state", path, name);
-        else *state_path = file_join(folder->checkpoints, name);
+            status = status_fail(E_FORMAT, "%s: names '%.100s', which is no training state", path,
+                                 name);
+        else
+            *state_path = file_join(folder->checkpoints, name);
     }
     free(name);
     free(path);

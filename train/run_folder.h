@@ -26,7 +26,7 @@ typedef struct RunFolder {
     char *resume_from; /* state to start from; NULL: start at step 0 */
     char *changes;     /* on resume, one line per option that is not as before, else "" */
     int64_t keep_last;
-    int lock;          /* file descriptor that holds the lock */
+    int lock; /* file descriptor that holds the lock */
 } RunFolder;
 
 /* run_folder_open: creates or takes up run.dir as run.resume says, and writes config.yaml.

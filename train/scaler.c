@@ -22,7 +22,8 @@ Status scaler_declare(Scaler *scaler, Store *store, DType precision)
     const char *names[] = {"scaler.scale", "scaler.good_steps", "scaler.skipped_steps"};
     int *entries[] = {&scaler->scale, &scaler->good_steps, &scaler->skipped_steps};
     for (int i = 0; i < 3; i++)
-        TRY(store_declare(store, names[i], STORE_SCALER, LAYOUT_PLAIN, DT_F32, SHAPE(1), entries[i]));
+        TRY(store_declare(store, names[i], STORE_SCALER, LAYOUT_PLAIN, DT_F32, SHAPE(1),
+                          entries[i]));
     return OK;
 }
 
@@ -51,7 +52,8 @@ Status scaler_update(const Scaler *scaler, bool ok)
 {
     float scale = 1, good;
     if (scaler->scale >= 0) TRY(get(scaler, scaler->scale, &scale));
-    if (!ok && scale <= 1) return status_fail(E_NUMERIC, "the loss or its gradients are not finite");
+    if (!ok && scale <= 1)
+        return status_fail(E_NUMERIC, "the loss or its gradients are not finite");
     if (scaler->scale < 0) return OK;
     if (!ok) return skip(scaler, scale);
     TRY(get(scaler, scaler->good_steps, &good));

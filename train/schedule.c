@@ -3,7 +3,8 @@
 
 #include <math.h>
 
-double schedule_lr(ScheduleKind kind, double lr, int64_t warmup_steps, int64_t total_steps, int64_t step)
+double schedule_lr(ScheduleKind kind, double lr, int64_t warmup_steps, int64_t total_steps,
+                   int64_t step)
 {
     if (step < warmup_steps) return lr * (double)(step + 1) / (double)warmup_steps;
     if (kind == SCHEDULE_CONSTANT) return lr;

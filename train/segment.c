@@ -38,9 +38,9 @@ typedef struct Segment {
     Recipe recipe;
     Predictor *predictor;
     ImageReader reader;
-    ImageSize size;  /* px */
+    ImageSize size; /* px */
     int64_t n_px;
-    uint8_t *masks;  /* (sets,candidates,height,width) */
+    uint8_t *masks; /* (sets,candidates,height,width) */
     float *logits, *iou;
 } Segment;
 
@@ -71,8 +71,8 @@ static Status predict(Segment *s)
     if (!s->masks) return status_fail(E_MEMORY, "out of memory: %lld masks", (long long)n_masks);
     Prompt *prompts = mem_alloc((size_t)n * sizeof *prompts);
     for (int64_t i = 0; i < n; i++) prompts[i] = prompt_of(&s->sets.items[i]);
-    Status status =
-        predictor_predict(s->predictor, n, prompts, s->n_candidates > 1, s->logits, s->iou);
+    Status status = predictor_predict(s->predictor, n, prompts, s->n_candidates > 1, s->logits,
+                                      s->iou);
     for (int64_t i = 0; status == OK && i < n_masks; i++)
         predictor_mask(s->predictor, s->logits + i * lowres * lowres, s->masks + i * s->n_px);
     free(prompts);

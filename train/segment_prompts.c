@@ -8,7 +8,8 @@
 #include "base/memory.h"
 #include "base/text.h"
 
-/* Numbers separated by commas; how many, or -1 if something is none or there are more than `max`. */
+/* Numbers separated by commas; how many, or -1 if something is none or there are more than `max`.
+ */
 static int parse_numbers(const char *text, int max, double *out)
 {
     char *copy = mem_string(text), *rest = copy;
@@ -25,8 +26,10 @@ static Status add_point(PromptSet *set, const char *text)
     double values[3] = {0, 0, 1};
     int n = parse_numbers(text, 3, values);
     if (n < 2 || (values[2] != 0 && values[2] != 1))
-        return status_fail(E_CONFIG, "point %s: wanted x,y or x,y,label, in px; label 1: part of "
-                           "the object, 0: not", text);
+        return status_fail(E_CONFIG,
+                           "point %s: wanted x,y or x,y,label, in px; label 1: part of "
+                           "the object, 0: not",
+                           text);
     if (set->n_points == PREDICTOR_MAX_TOKENS)
         return status_fail(E_CONFIG, "point %s: a prompt takes at most %d points", text,
                            PREDICTOR_MAX_TOKENS);
@@ -92,8 +95,10 @@ void prompt_sets_free(PromptSets *sets)
 static Status check_position(double x, double y, ImageSize image)
 {
     if (x >= 0 && x <= (double)image.width && y >= 0 && y <= (double)image.height) return OK;
-    return status_fail(E_CONFIG, "the prompt at %g,%g lies outside the image of %lld x %lld px "
-                       "(width x height)", x, y, (long long)image.width, (long long)image.height);
+    return status_fail(E_CONFIG,
+                       "the prompt at %g,%g lies outside the image of %lld x %lld px "
+                       "(width x height)",
+                       x, y, (long long)image.width, (long long)image.height);
 }
 
 Status prompt_sets_check(const PromptSets *sets, ImageSize image)
@@ -111,6 +116,8 @@ Status prompt_sets_check(const PromptSets *sets, ImageSize image)
 
 Prompt prompt_of(const PromptSet *set)
 {
-    return (Prompt){.n_points = set->n_points, .points = &set->points[0][0],
-                    .labels = set->labels, .box = set->has_box ? set->box : NULL};
+    return (Prompt){.n_points = set->n_points,
+                    .points = &set->points[0][0],
+                    .labels = set->labels,
+                    .box = set->has_box ? set->box : NULL};
 }

@@ -12,8 +12,8 @@
 
 /* ---- encoder and teacher ---- */
 
-ValueId step_input(Step *step, const char *name, DType dtype, int n_outer, const int64_t *outer, int n_inner,
-                   const int64_t *inner)
+ValueId step_input(Step *step, const char *name, DType dtype, int n_outer, const int64_t *outer,
+                   int n_inner, const int64_t *inner)
 {
     Shape shape = {.rank = n_outer + n_inner};
     assert(shape.rank <= SHAPE_MAX_RANK);
@@ -23,8 +23,8 @@ ValueId step_input(Step *step, const char *name, DType dtype, int n_outer, const
 }
 
 /* An input with one part per micro-batch, and its slice in the micro-batch region. */
-static ValueId micro_input(Step *step, RegionId micro, const char *name, DType dtype, int n, const int64_t *dims,
-                           ValueId *input)
+static ValueId micro_input(Step *step, RegionId micro, const char *name, DType dtype, int n,
+                           const int64_t *dims, ValueId *input)
 {
     *input = step_input(step, name, dtype, 1, &step->n_micro, n, dims);
     return graph_slice(step->graph, micro, *input);
@@ -36,11 +36,12 @@ static ValueId build_teacher(Step *step, RegionId micro)
     Graph *graph = step->graph;
     int64_t size = model_image_size(c->teacher), n_parts = c->micro_batch / c->teacher_micro;
     int64_t dims[] = {n_parts, c->teacher_micro, size, size, 3};
-    ValueId images = micro_input(step, micro, "teacher_image", DT_F32, 5, dims, &step->teacher_image);
+    ValueId images = micro_input(step, micro, "teacher_image", DT_F32, 5, dims,
+                                 &step->teacher_image);
     RegionId part = graph_region_open(graph, micro, n_parts, "teacher");
     BuildContext context = {.graph = graph, .store = c->teacher_store, .bn = BN_EVAL};
-    /* No label of its own: labels name parameters, and the teacher's are called as in its weights. Its modules
-     * are not remembered: act.PATH of a trace is the student's. */
+    /* No label of its own: labels name parameters, and the teacher's are called as in its weights.
+     * Its modules are not remembered: act.PATH of a trace is the student's. */
     int n_modules = graph->n_modules, n_entries = c->teacher_store->n_entries;
     ValueId embedding = build_image_encoder(&context, c->teacher, graph_slice(graph, part, images));
     graph->n_modules = n_modules;
@@ -48,7 +49,8 @@ static ValueId build_teacher(Step *step, RegionId micro)
     ValueId all = graph_gather(graph, embedding);
     graph_region_close(graph, part);
     int64_t grid = model_grid(c->teacher);
-    return graph_reshape(graph, all, SHAPE(c->micro_batch, grid, grid, model_embed_dim(c->teacher)));
+    return graph_reshape(graph, all,
+                         SHAPE(c->micro_batch, grid, grid, model_embed_dim(c->teacher)));
 }
 
 static ValueId build_encoder(Step *step, BuildContext *context, RegionId micro)
@@ -71,8 +73,9 @@ static ValueId build_distill_loss(Step *step, RegionId micro, ValueId embedding)
     const StepConfig *c = &step->config;
     int64_t grid = model_grid(step->model);
     int64_t dims[] = {c->micro_batch, grid, grid, model_embed_dim(step->model)};
-    ValueId target = c->teacher ? build_teacher(step, micro)
-                                : micro_input(step, micro, "target", DT_F32, 4, dims, &step->target);
+    ValueId target = c->teacher
+                         ? build_teacher(step, micro)
+                         : micro_input(step, micro, "target", DT_F32, 4, dims, &step->target);
     ValueId keep = VALUE_NONE;
     if (c->keep_extent) {
         int64_t extent[] = {c->micro_batch, 2};
@@ -90,11 +93,13 @@ static ValueId build_distill_loss(Step *step, RegionId micro, ValueId embedding)
 static Status check_config(const StepConfig *c)
 {
     if (c->micro_batch < 1 || c->batch % c->micro_batch != 0)
-        return status_fail(E_CONFIG, "train.batch = %lld is not a multiple of train.micro_batch = %lld",
+        return status_fail(E_CONFIG,
+                           "train.batch = %lld is not a multiple of train.micro_batch = %lld",
                            (long long)c->batch, (long long)c->micro_batch);
     if (c->teacher && c->micro_batch % c->teacher_micro != 0)
-        return status_fail(E_CONFIG, "train.micro_batch = %lld is not a multiple of teacher.micro_batch = %lld",
-                           (long long)c->micro_batch, (long long)c->teacher_micro);
+        return status_fail(
+            E_CONFIG, "train.micro_batch = %lld is not a multiple of teacher.micro_batch = %lld",
+            (long long)c->micro_batch, (long long)c->teacher_micro);
     return OK;
 }
 
@@ -108,12 +113,13 @@ static Status build_forward(Step *step, BuildContext *context, int64_t words_per
     const StepConfig *c = &step->config;
     Graph *graph = step->graph;
     if (c->teacher && !same_embedding(c->teacher, step->model))
-        return status_fail(E_SHAPE, "teacher %s gives an embedding of %lldx%lldx%lld, student %s one of "
-                           "%lldx%lldx%lld; they must be equal", model_name(c->teacher),
-                           (long long)model_embed_dim(c->teacher), (long long)model_grid(c->teacher),
-                           (long long)model_grid(c->teacher), model_name(step->model),
-                           (long long)model_embed_dim(step->model), (long long)model_grid(step->model),
-                           (long long)model_grid(step->model));
+        return status_fail(E_SHAPE,
+                           "teacher %s gives an embedding of %lldx%lldx%lld, student %s one of "
+                           "%lldx%lldx%lld; they must be equal",
+                           model_name(c->teacher), (long long)model_embed_dim(c->teacher),
+                           (long long)model_grid(c->teacher), (long long)model_grid(c->teacher),
+                           model_name(step->model), (long long)model_embed_dim(step->model),
+                           (long long)model_grid(step->model), (long long)model_grid(step->model));
     RegionId micro = graph_region_open(graph, REGION_STEP, step->n_micro, "micro-batch");
     ValueId embedding = c->given_embedding ? build_given_embedding(step, micro)
                                            : build_encoder(step, context, micro);
@@ -163,7 +169,8 @@ static void make_empty_slot(Step *step)
     for (int64_t i = 0; i < step->config.n_slots; i++) step->no_labels[i] = -2;
 }
 
-Status step_build(const StepConfig *config, const Model *model, Store *store, int64_t words_per_image, Step **out)
+Status step_build(const StepConfig *config, const Model *model, Store *store,
+                  int64_t words_per_image, Step **out)
 {
     TRY(check_config(config));
     Step *step = mem_alloc(sizeof *step);
@@ -173,7 +180,9 @@ Status step_build(const StepConfig *config, const Model *model, Store *store, in
     step->graph = graph_create();
     make_empty_slot(step);
     step->n_micro = config->batch / config->micro_batch;
-    step->n_chunks = config->mask_chunk > 0 ? (config->n_masks + config->mask_chunk - 1) / config->mask_chunk : 1;
+    step->n_chunks = config->mask_chunk > 0
+                         ? (config->n_masks + config->mask_chunk - 1) / config->mask_chunk
+                         : 1;
     BuildContext context = {.graph = step->graph, .store = store, .bn = config->bn};
     Status status = OK;
     TRY_GOTO(build_forward(step, &context, words_per_image), failed);
@@ -274,18 +283,22 @@ static char *staging(Step *step, size_t bytes_per_mask)
     return step->staging;
 }
 
-Status step_feed_masks(Step *step, Exec *exec, ValueId input, const void *host, size_t bytes_per_mask,
-                       const void *empty)
+Status step_feed_masks(Step *step, Exec *exec, ValueId input, const void *host,
+                       size_t bytes_per_mask, const void *empty)
 {
-    MaskCopy copy = {.chunked = staging(step, bytes_per_mask), .plain = (char *)host, .empty = empty,
-                     .bytes = bytes_per_mask, .to_chunked = true};
+    MaskCopy copy = {.chunked = staging(step, bytes_per_mask),
+                     .plain = (char *)host,
+                     .empty = empty,
+                     .bytes = bytes_per_mask,
+                     .to_chunked = true};
     copy_masks(step, &copy);
     return exec_write(exec, input, copy.chunked);
 }
 
 Status step_read_masks(Step *step, Exec *exec, ValueId value, void *host, size_t bytes_per_mask)
 {
-    MaskCopy copy = {.chunked = staging(step, bytes_per_mask), .plain = host, .bytes = bytes_per_mask};
+    MaskCopy copy = {
+        .chunked = staging(step, bytes_per_mask), .plain = host, .bytes = bytes_per_mask};
     TRY(exec_read(exec, value, copy.chunked));
     copy_masks(step, &copy);
     return OK;

@@ -1,8 +1,8 @@
 /* Gates, clipping, AdamW, EMA and running statistics as nodes of the step. See step_optimizer.h.
  *
- * All of it is predicated on device scalars: `ok` (loss and gradient norm are finite) lets nothing change in
- * a bad step, and a parameter's gate (how many prompts used it) lets nothing change for a parameter that
- * took no part: no decay, no moments, its own step count stays.
+ * All of it is predicated on device scalars: `ok` (loss and gradient norm are finite) lets nothing
+ * change in a bad step, and a parameter's gate (how many prompts used it) lets nothing change for a
+ * parameter that took no part: no decay, no moments, its own step count stays.
  */
 #include "train/step_optimizer.h"
 
@@ -10,7 +10,9 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef struct Gates { ValueId points, boxes; } Gates; /* counts (1) */
+typedef struct Gates {
+    ValueId points, boxes;
+} Gates; /* counts (1) */
 
 /* The labels of all prompts of the step, collected where clicks were added to the input's. */
 static ValueId all_labels(Step *step)
@@ -19,12 +21,13 @@ static ValueId all_labels(Step *step)
     ValueId labels = step->labels;
     if (step->prompt_labels != VALUE_NONE)
         labels = graph_gather(step->graph, graph_gather(step->graph, step->prompt_labels));
-    return graph_reshape(step->graph, labels, SHAPE(step->n_micro * step->n_chunks * c->micro_batch, c->mask_chunk,
-                                                    c->n_slots + c->click_rounds));
+    return graph_reshape(step->graph, labels,
+                         SHAPE(step->n_micro * step->n_chunks * c->micro_batch, c->mask_chunk,
+                               c->n_slots + c->click_rounds));
 }
 
-/* Counts of prompts by kind over the whole step. A click opens the gate of points for all that PyTorch's prompt
- * encoder touches when it is given points, whatever their labels. */
+/* Counts of prompts by kind over the whole step. A click opens the gate of points for all that
+ * PyTorch's prompt encoder touches when it is given points, whatever their labels. */
 static Gates build_gates(Step *step)
 {
     Graph *graph = step->graph;
@@ -46,8 +49,8 @@ static ValueId gate_of(const Gates *gates, const char *name)
     }
 }
 
-static Status state_value(Step *step, const char *prefix, StoreKind kind, int entry, Shape shape, ParamLayout layout,
-                          ValueId *out)
+static Status state_value(Step *step, const char *prefix, StoreKind kind, int entry, Shape shape,
+                          ParamLayout layout, ValueId *out)
 {
     char name[512];
     snprintf(name, sizeof name, "%s.%s", prefix, step->store->entries[entry].name);
@@ -71,23 +74,28 @@ static double lr_scale(const StepConfig *c, const char *name)
     return 1;
 }
 
-static Status update_parameter(Step *step, const struct StepGradient *gradient, ValueId scale, ValueId gate)
+static Status update_parameter(Step *step, const struct StepGradient *gradient, ValueId scale,
+                               ValueId gate)
 {
     const StepConfig *c = &step->config;
-    StoreEntry entry = step->store->entries[gradient->entry]; /* a copy: declaring grows the array */
+    StoreEntry entry =
+        step->store->entries[gradient->entry]; /* a copy: declaring grows the array */
     ValueId param = graph_store_value(step->graph, step->store, gradient->entry), dst[4] = {param};
-    TRY(state_value(step, "exp_avg", STORE_EXP_AVG, gradient->entry, entry.shape, entry.layout, &dst[1]));
-    TRY(state_value(step, "exp_avg_sq", STORE_EXP_AVG_SQ, gradient->entry, entry.shape, entry.layout, &dst[2]));
+    TRY(state_value(step, "exp_avg", STORE_EXP_AVG, gradient->entry, entry.shape, entry.layout,
+                    &dst[1]));
+    TRY(state_value(step, "exp_avg_sq", STORE_EXP_AVG_SQ, gradient->entry, entry.shape,
+                    entry.layout, &dst[2]));
     TRY(state_value(step, "step", STORE_STEP, gradient->entry, SHAPE(1), LAYOUT_PLAIN, &dst[3]));
     OpAttr attr = ATTR(adamw, .beta1 = c->beta1, .beta2 = c->beta2, .eps = c->eps,
                        .weight_decay = decays(c, entry.name) ? c->weight_decay : 0,
                        .lr_scale = lr_scale(c, entry.name), .clip_value = c->clip_value);
-    graph_mutate(step->graph, OP_ADAMW, attr, REGION_STEP, SRC(gradient->value, step->lr, step->ok, scale, gate),
-                 4, dst);
+    graph_mutate(step->graph, OP_ADAMW, attr, REGION_STEP,
+                 SRC(gradient->value, step->lr, step->ok, scale, gate), 4, dst);
     if (c->ema_decay <= 0) return step->graph->status;
     ValueId ema;
     TRY(state_value(step, "ema", STORE_EMA, gradient->entry, entry.shape, entry.layout, &ema));
-    graph_mutate(step->graph, OP_EMA, ATTR(ema, .decay = c->ema_decay), REGION_STEP, SRC(param, step->ok), 1, &ema);
+    graph_mutate(step->graph, OP_EMA, ATTR(ema, .decay = c->ema_decay), REGION_STEP,
+                 SRC(param, step->ok), 1, &ema);
     return step->graph->status;
 }
 
@@ -97,7 +105,8 @@ Status step_optimizer(Step *step, BuildContext *context)
     int mark = graph_label_push(graph, "optimizer");
     ValueId sumsq = graph_filled(graph, DT_F32, SHAPE(1), 0);
     for (int i = 0; i < step->n_gradients; i++)
-        graph_mutate(graph, OP_SUMSQ, NO_ATTR, REGION_STEP, SRC(step->gradients[i].value), 1, &sumsq);
+        graph_mutate(graph, OP_SUMSQ, NO_ATTR, REGION_STEP, SRC(step->gradients[i].value), 1,
+                     &sumsq);
     step->ok = graph_op(graph, OP_CLIP, ATTR(clip, .max_norm = step->config.clip_norm),
                         SRC(sumsq, step->loss, step->loss_scale));
     step->norm = graph_dst(graph, step->ok, 1);

@@ -96,8 +96,11 @@ static Status make_image(Worker *worker, int64_t number)
         worker->totals.box_fill += box_fill(&mask->mask);
     }
     worker->totals.n_masks += scene.n_masks;
-    const Sa1bImage image = {.id = number, .height = scene.height, .width = scene.width,
-                             .pixels = scene.pixels, .annotations = worker->annotations,
+    const Sa1bImage image = {.id = number,
+                             .height = scene.height,
+                             .width = scene.width,
+                             .pixels = scene.pixels,
+                             .annotations = worker->annotations,
                              .n_annotations = scene.n_masks};
     TRY(sa1b_encode(worker->encoder, &image, &jpeg, &json));
     TRY(put_file(worker, &jpeg));
@@ -125,8 +128,10 @@ static Status make_shard(Worker *worker, int64_t shard)
     free(path);
     TRY(status);
     status = fill_shard(worker, shard);
-    if (status == OK) status = tar_commit(worker->tar);
-    else tar_discard(worker->tar);
+    if (status == OK)
+        status = tar_commit(worker->tar);
+    else
+        tar_discard(worker->tar);
     worker->tar = NULL;
     return status;
 }
@@ -232,8 +237,11 @@ static Status parse(Args *args, Job *job)
     TRY(args_int(args, "threads", 0, 0, 4096, &job->n_threads));
     TRY(take_pair(args, "size", "x", &width, &height));
     TRY(take_pair(args, "masks", "..", &fewest, &most));
-    job->config = (SynthConfig){.seed = (uint64_t)seed, .height = height, .width = width,
-                                .min_objects = (int)fewest, .max_objects = (int)most};
+    job->config = (SynthConfig){.seed = (uint64_t)seed,
+                                .height = height,
+                                .width = width,
+                                .min_objects = (int)fewest,
+                                .max_objects = (int)most};
     return args_finish(args, usage);
 }
 

@@ -211,8 +211,10 @@ Status tensorboard_open(const char *folder, int64_t first_step, Tensorboard **ou
     Status status = file_make_folders(folder);
     if (status == OK) status = create_file(board, folder);
     if (status == OK) status = write_head(board, first_step);
-    if (status == OK) *out = board;
-    else tensorboard_close(board);
+    if (status == OK)
+        *out = board;
+    else
+        tensorboard_close(board);
     return status;
 }
 

@@ -1,7 +1,8 @@
-/* `retort trace`: a few exact steps on given weights and inputs, everything under PyTorch's names and order.
- * How anyone compares Retort with PyTorch, and how the known answers are checked.
+/* `retort trace`: a few exact steps on given weights and inputs, everything under PyTorch's names
+ * and order. How anyone compares Retort with PyTorch, and how the known answers are checked.
  *
- *   retort trace CONFIG --weights=F --inputs=F --steps=N --save=GLOB[,GLOB..] --out=F [--key=value ..]
+ *   retort trace CONFIG --weights=F --inputs=F --steps=N --save=GLOB[,GLOB..] --out=F [--key=value
+ * ..]
  *
  * Results are of step 0, except `param.NAME` and `buffer.NAME` (after N steps) and `loss` (N).
  */
@@ -17,8 +18,8 @@
 #include "train/trace_inputs.h"
 #include "train/weights.h"
 
-static const char usage[] =
-    "retort trace CONFIG --weights=F --inputs=F [--steps=N] --save=GLOB[,GLOB..] --out=F [--key=value ..]";
+static const char usage[] = "retort trace CONFIG --weights=F --inputs=F [--steps=N] "
+                            "--save=GLOB[,GLOB..] --out=F [--key=value ..]";
 
 typedef struct TraceArgs {
     const char *config, *weights, *inputs, *out;
@@ -100,7 +101,8 @@ static Status build(Trace *trace)
 /* Room for a result; its data, to be filled. */
 static void *add_result(Trace *trace, const char *name, DType dtype, Shape shape)
 {
-    trace->results = mem_grow(trace->results, &trace->capacity, trace->n_results + 1, sizeof(NamedTensor));
+    trace->results = mem_grow(trace->results, &trace->capacity, trace->n_results + 1,
+                              sizeof(NamedTensor));
     NamedTensor *result = &trace->results[trace->n_results++];
     result->name = mem_string(name);
     result->tensor = (Tensor){.dtype = dtype, .shape = shape};
@@ -139,7 +141,8 @@ static Status save_value(Trace *trace, const char *name, ValueId value, bool map
         Shape torch = SHAPE(shape.dim[0], shape.dim[3], shape.dim[1], shape.dim[2]);
         channels_first(add_result(trace, name, DT_F32, torch), values, shape);
     } else {
-        memcpy(add_result(trace, name, DT_F32, shape), values, (size_t)shape_elems(shape) * sizeof(float));
+        memcpy(add_result(trace, name, DT_F32, shape), values,
+               (size_t)shape_elems(shape) * sizeof(float));
     }
     free(values);
     return OK;
@@ -170,11 +173,14 @@ static Status save_modules(Trace *trace)
         if (is_wanted(trace, name))
             TRY(save_value(trace, name, graph->modules[i].value, graph->modules[i].channels_first));
     }
-    return is_wanted(trace, "embedding") ? save_value(trace, "embedding", trace->step->embedding, true) : OK;
+    return is_wanted(trace, "embedding")
+               ? save_value(trace, "embedding", trace->step->embedding, true)
+               : OK;
 }
 
 /* Candidates [first, first+n) of a per-mask result (B,M,4,inner) as (B,M,n,inner dims). */
-static Status save_candidates(Trace *trace, const char *name, ValueId value, int inner_from, int64_t pick)
+static Status save_candidates(Trace *trace, const char *name, ValueId value, int inner_from,
+                              int64_t pick)
 {
     if (value == VALUE_NONE || !is_wanted(trace, name)) return OK;
     const TraceInputs *in = &trace->inputs;
@@ -182,7 +188,8 @@ static Status save_candidates(Trace *trace, const char *name, ValueId value, int
     int64_t n_masks = in->batch * in->n_masks, inner = 1;
     for (int i = inner_from; i < gathered.rank; i++) inner *= gathered.dim[i];
     float *all = mem_alloc((size_t)(n_masks * 4 * inner) * sizeof *all);
-    Status status = step_read_masks(trace->step, trace->exec, value, all, (size_t)(4 * inner) * sizeof(float));
+    Status status = step_read_masks(trace->step, trace->exec, value, all,
+                                    (size_t)(4 * inner) * sizeof(float));
     int64_t first = in->multi ? 1 : 0, n = in->multi ? 3 : 1;
     Shape shape = SHAPE(in->batch, in->n_masks, n);
     if (pick < 0) /* the inner dims as they are; else one element of them */
@@ -191,8 +198,10 @@ static Status save_candidates(Trace *trace, const char *name, ValueId value, int
     for (int64_t mask = 0; mask < n_masks; mask++)
         for (int64_t c = 0; c < n; c++) {
             const float *src = all + (mask * 4 + first + c) * inner;
-            if (pick >= 0) *dst++ = src[pick];
-            else dst = (float *)memcpy(dst, src, (size_t)inner * sizeof(float)) + inner;
+            if (pick >= 0)
+                *dst++ = src[pick];
+            else
+                dst = (float *)memcpy(dst, src, (size_t)inner * sizeof(float)) + inner;
         }
     free(all);
     return status;
@@ -216,7 +225,8 @@ static Status save_entries(Trace *trace)
     for (int i = 0; i < store->n_entries; i++) {
         const StoreEntry *entry = &store->entries[i];
         if (entry->kind != STORE_PARAMETER && entry->kind != STORE_BUFFER) continue;
-        snprintf(name, sizeof name, "%s.%s", entry->kind == STORE_PARAMETER ? "param" : "buffer", entry->name);
+        snprintf(name, sizeof name, "%s.%s", entry->kind == STORE_PARAMETER ? "param" : "buffer",
+                 entry->name);
         if (!is_wanted(trace, name)) continue;
         Tensor host = {.dtype = entry->dtype, .shape = entry->shape};
         host.data = add_result(trace, name, entry->dtype, entry->shape);
@@ -232,7 +242,9 @@ static Status run_steps(Trace *trace)
     const Options *o = &trace->options;
     bool has_loss = trace->step->loss != VALUE_NONE;
     int64_t n_steps = has_loss ? trace->args->steps : 1;
-    float *losses = has_loss && is_wanted(trace, "loss") ? add_result(trace, "loss", DT_F32, SHAPE(n_steps)) : NULL;
+    float *losses = has_loss && is_wanted(trace, "loss")
+                        ? add_result(trace, "loss", DT_F32, SHAPE(n_steps))
+                        : NULL;
     for (int64_t s = 0; s < n_steps; s++) {
         TRY(trace_inputs_feed(&trace->inputs, trace->step, trace->exec));
         TRY(feed_scalar(trace->exec, trace->step->loss_scale, 1));

@@ -22,7 +22,8 @@ static Status check_shape(const Reader *r, const char *name, const Tensor *tenso
     if (shape_equal(tensor->shape, wanted)) return OK;
     char got[96], want[96];
     return status_fail(E_SHAPE, "%s: tensor %s: got shape %s, wanted %s", r->file->path, name,
-                       shape_format(tensor->shape, got, sizeof got), shape_format(wanted, want, sizeof want));
+                       shape_format(tensor->shape, got, sizeof got),
+                       shape_format(wanted, want, sizeof want));
 }
 
 static double integer_at(const Tensor *tensor, int64_t i)
@@ -39,8 +40,10 @@ static float *as_floats(const Tensor *tensor)
 {
     int64_t n = shape_elems(tensor->shape);
     float *values = mem_alloc((size_t)n * sizeof *values);
-    if (dtype_is_float(tensor->dtype)) tensor_convert(values, DT_F32, tensor->data, tensor->dtype, n);
-    else for (int64_t i = 0; i < n; i++) values[i] = (float)integer_at(tensor, i);
+    if (dtype_is_float(tensor->dtype))
+        tensor_convert(values, DT_F32, tensor->data, tensor->dtype, n);
+    else
+        for (int64_t i = 0; i < n; i++) values[i] = (float)integer_at(tensor, i);
     return values;
 }
 
@@ -74,7 +77,8 @@ static void to_channels_last(float **values, int64_t n, int64_t channels, int64_
 static Status read_maps(const Reader *r)
 {
     TraceInputs *in = r->in;
-    int64_t size = model_image_size(r->model), grid = model_grid(r->model), dim = model_embed_dim(r->model);
+    int64_t size = model_image_size(r->model), grid = model_grid(r->model),
+            dim = model_embed_dim(r->model);
     TRY(read_floats(r, "image", SHAPE(in->batch, 3, size, size), &in->image));
     to_channels_last(&in->image, in->batch, 3, size * size);
     if (in->kind != STEP_DISTILL) return OK;
@@ -132,7 +136,8 @@ static Status read_raw_prompts(const Reader *r, RawPrompts *raw)
     if (safetensors_find(r->file, "boxes"))
         TRY(read_floats(r, "boxes", SHAPE(in->batch, in->n_masks, 4), &raw->boxes));
     if (raw->n_points > 0) {
-        TRY(read_floats(r, "points", SHAPE(in->batch, in->n_masks, raw->n_points, 2), &raw->points));
+        TRY(read_floats(r, "points", SHAPE(in->batch, in->n_masks, raw->n_points, 2),
+                        &raw->points));
         TRY(read_floats(r, "labels", SHAPE(in->batch, in->n_masks, raw->n_points), &raw->labels));
     }
     return OK;
@@ -167,14 +172,15 @@ done:
 /* ---- targets ---- */
 
 /* Soft runs of the M masks of one image; rows are offsets into `words`. returns words used */
-static int64_t encode_image(const float *masks, int64_t n_masks, int64_t size, uint32_t *words, int64_t capacity,
-                            int32_t *rows)
+static int64_t encode_image(const float *masks, int64_t n_masks, int64_t size, uint32_t *words,
+                            int64_t capacity, int32_t *rows)
 {
     int64_t used = 0;
     for (int64_t m = 0; m < n_masks; m++) {
         for (int64_t y = 0; y < size; y++) {
             rows[m * (size + 1) + y] = (int32_t)used;
-            used += soft_runs_encode_row(masks + (m * size + y) * size, size, words + used, capacity - used);
+            used += soft_runs_encode_row(masks + (m * size + y) * size, size, words + used,
+                                         capacity - used);
         }
         rows[m * (size + 1) + size] = (int32_t)used;
     }
@@ -187,18 +193,21 @@ static Status read_masks(const Reader *r)
     int64_t size = model_image_size(r->model), n = in->n_masks;
     float *masks = NULL;
     TRY(read_floats(r, "masks", SHAPE(in->batch, n, size, size), &masks));
-    in->words_per_image = n * size * (size + (size + 1) / 2) + 1; /* the most that rows of any content can take */
+    in->words_per_image = n * size * (size + (size + 1) / 2) +
+                          1; /* the most that rows of any content can take */
     uint32_t *widest = mem_alloc((size_t)(in->batch * in->words_per_image) * sizeof *widest);
     in->rows = mem_alloc((size_t)(in->batch * n * (size + 1)) * sizeof *in->rows);
     int64_t most = 1;
     for (int64_t b = 0; b < in->batch; b++) {
-        int64_t used = encode_image(masks + b * n * size * size, n, size, widest + b * in->words_per_image,
-                                    in->words_per_image, in->rows + b * n * (size + 1));
+        int64_t used = encode_image(masks + b * n * size * size, n, size,
+                                    widest + b * in->words_per_image, in->words_per_image,
+                                    in->rows + b * n * (size + 1));
         if (used > most) most = used;
     }
     in->words = mem_alloc((size_t)(in->batch * most) * sizeof *in->words);
     for (int64_t b = 0; b < in->batch; b++)
-        memcpy(in->words + b * most, widest + b * in->words_per_image, (size_t)most * sizeof *in->words);
+        memcpy(in->words + b * most, widest + b * in->words_per_image,
+               (size_t)most * sizeof *in->words);
     in->words_per_image = most;
     in->weight = mem_alloc((size_t)(in->batch * n) * sizeof(float));
     in->point_key = mem_alloc((size_t)(in->batch * n * 2) * sizeof *in->point_key);
@@ -219,7 +228,8 @@ static Status read_loss_points(const Reader *r)
     in->n_points = dim_of(r, "loss_points", 3);
     if (in->n_points == 0) return OK;
     float *given = NULL;
-    TRY(read_floats(r, "loss_points", SHAPE(in->batch, in->n_masks, n_candidates, in->n_points, 2), &given));
+    TRY(read_floats(r, "loss_points", SHAPE(in->batch, in->n_masks, n_candidates, in->n_points, 2),
+                    &given));
     int64_t n = in->batch * in->n_masks, row = in->n_points * 2;
     in->loss_points = mem_alloc((size_t)(n * 4 * row) * sizeof(float));
     for (int64_t i = 0; i < n; i++)
@@ -280,8 +290,9 @@ Status trace_inputs_read(const char *path, const Model *model, TraceInputs *out)
 
 void trace_inputs_free(TraceInputs *inputs)
 {
-    void *owned[] = {inputs->image, inputs->target, inputs->coords, inputs->labels, inputs->mask_input,
-                     inputs->loss_points, inputs->weight, inputs->words, inputs->rows, inputs->point_key};
+    void *owned[] = {inputs->image,      inputs->target,      inputs->coords, inputs->labels,
+                     inputs->mask_input, inputs->loss_points, inputs->weight, inputs->words,
+                     inputs->rows,       inputs->point_key};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++) free(owned[i]);
     *inputs = (TraceInputs){0};
 }
@@ -291,8 +302,12 @@ Status trace_inputs_feed(const TraceInputs *in, Step *step, Exec *exec)
     TRY(exec_write(exec, step->image, in->image));
     if (step->target != VALUE_NONE) TRY(exec_write(exec, step->target, in->target));
     if (step->coords == VALUE_NONE) return OK;
-    MaskTensors tensors = {.coords = in->coords, .labels = in->labels, .mask_input = in->mask_input,
-                           .rows = in->rows, .weight = in->weight, .point_key = in->point_key,
+    MaskTensors tensors = {.coords = in->coords,
+                           .labels = in->labels,
+                           .mask_input = in->mask_input,
+                           .rows = in->rows,
+                           .weight = in->weight,
+                           .point_key = in->point_key,
                            .loss_points = in->loss_points};
     TRY(feed_mask_tensors(step, exec, &tensors));
     if (step->words == VALUE_NONE) return OK;

@@ -28,18 +28,21 @@ bool weights_is_optimizer_name(const char *name)
     return false;
 }
 
-typedef struct LoadCount { int matched, missing, unexpected; } LoadCount;
+typedef struct LoadCount {
+    int matched, missing, unexpected;
+} LoadCount;
 
-static Status load_entries(Store *store, const WeightsFile *file, int n_allow, const char *const *allow,
-                           LoadCount *count)
+static Status load_entries(Store *store, const WeightsFile *file, int n_allow,
+                           const char *const *allow, LoadCount *count)
 {
     for (int i = 0; i < store->n_entries; i++) {
         const StoreEntry *entry = &store->entries[i];
         if (!is_weight(entry)) continue;
         const Tensor *tensor = weights_file_find(file, entry->name);
         if (!tensor && !matches_any(entry->name, n_allow, allow))
-            return status_fail(E_SHAPE, "%s: tensor %s is missing; name a pattern in init.allow if that is meant",
-                               file->path, entry->name);
+            return status_fail(
+                E_SHAPE, "%s: tensor %s is missing; name a pattern in init.allow if that is meant",
+                file->path, entry->name);
         if (!tensor) {
             count->missing++;
             continue;
@@ -54,22 +57,25 @@ static Status load_entries(Store *store, const WeightsFile *file, int n_allow, c
     return OK;
 }
 
-static Status check_unexpected(const Store *store, const WeightsFile *file, int n_allow, const char *const *allow,
-                               LoadCount *count)
+static Status check_unexpected(const Store *store, const WeightsFile *file, int n_allow,
+                               const char *const *allow, LoadCount *count)
 {
     for (int i = 0; i < file->n_tensors; i++) {
         const char *name = file->tensors[i].name;
         if (weights_is_optimizer_name(name) || store_find(store, name) >= 0) continue;
         if (!matches_any(name, n_allow, allow))
-            return status_fail(E_SHAPE, "%s: tensor %s is not part of the model; name a pattern in init.allow if "
-                               "it may be left out", file->path, name);
+            return status_fail(
+                E_SHAPE,
+                "%s: tensor %s is not part of the model; name a pattern in init.allow if "
+                "it may be left out",
+                file->path, name);
         count->unexpected++;
     }
     return OK;
 }
 
-Status weights_load(Store *store, const char *path, int n_allow, const char *const *allow, char *report,
-                    size_t report_bytes)
+Status weights_load(Store *store, const char *path, int n_allow, const char *const *allow,
+                    char *report, size_t report_bytes)
 {
     WeightsFile *file = NULL;
     LoadCount count = {0};

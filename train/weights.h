@@ -1,25 +1,27 @@
-/* Between stores and files: strict loading, saving under PyTorch's names, and copies between stores. */
+/* Between stores and files: strict loading, saving under PyTorch's names, and copies between
+ * stores. */
 #ifndef RETORT_TRAIN_WEIGHTS_H
 #define RETORT_TRAIN_WEIGHTS_H
 
 #include "autograd/store.h"
 #include "checkpoints/weights_file.h"
 
-/* weights_load: parameters and buffers of `store` from a safetensors or PyTorch file, matched by name.
- * allow    glob patterns (fnmatch) of names that may be missing or unexpected
- * report   NULL, or where the line "loaded FILE: N tensors matched, M missing, U unexpected, sha256 .." goes,
- *          with the names of entries beside the state dict, if a PyTorch file has some, at its end
- * errors   E_FILE, E_FORMAT; E_SHAPE naming the first tensor that is missing, unexpected or of another shape;
- *          nothing is silently left as it was. Optimiser tensors of a training state are not weights and are
- *          left alone. */
-Status weights_load(Store *store, const char *path, int n_allow, const char *const *allow, char *report,
-                    size_t report_bytes);
+/* weights_load: parameters and buffers of `store` from a safetensors or PyTorch file, matched by
+ * name. allow    glob patterns (fnmatch) of names that may be missing or unexpected report   NULL,
+ * or where the line "loaded FILE: N tensors matched, M missing, U unexpected, sha256 .." goes, with
+ * the names of entries beside the state dict, if a PyTorch file has some, at its end errors E_FILE,
+ * E_FORMAT; E_SHAPE naming the first tensor that is missing, unexpected or of another shape;
+ *          nothing is silently left as it was. Optimiser tensors of a training state are not
+ * weights and are left alone. */
+Status weights_load(Store *store, const char *path, int n_allow, const char *const *allow,
+                    char *report, size_t report_bytes);
 
-/* weights_is_optimizer_name: whether a tensor of this name in a training state belongs to the optimiser. */
+/* weights_is_optimizer_name: whether a tensor of this name in a training state belongs to the
+ * optimiser. */
 bool weights_is_optimizer_name(const char *name);
 
-/* weights_copy: entries of `dst` whose name starts with `prefix` from the equally named ones of `src`.
- * errors  E_SHAPE if one is absent or differs */
+/* weights_copy: entries of `dst` whose name starts with `prefix` from the equally named ones of
+ * `src`. errors  E_SHAPE if one is absent or differs */
 Status weights_copy(Store *dst, const Store *src, const char *prefix);
 
 /* Host copies of store entries as NamedTensors in PyTorch's shape and order. */
@@ -28,7 +30,8 @@ typedef struct HostTensors {
     int n_items;
 } HostTensors;
 
-/* weights_collect: all entries whose kind is in `kinds` (a bit mask of 1 << StoreKind). errors  E_DEVICE */
+/* weights_collect: all entries whose kind is in `kinds` (a bit mask of 1 << StoreKind). errors
+ * E_DEVICE */
 Status weights_collect(const Store *store, unsigned kinds, HostTensors *out);
 void weights_free(HostTensors *tensors);
 

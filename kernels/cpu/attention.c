@@ -35,10 +35,16 @@ static Sizes sizes_of(const KernelCall *call)
     const Shape *q = &call->src[0].shape, *k = &call->src[1].shape;
     int64_t heads = call->attr->attention.heads;
     int64_t prompts = q->dim[1] > k->dim[1] ? q->dim[1] : k->dim[1];
-    Sizes z = {.images = q->dim[0], .prompts = prompts, .heads = heads,
-               .head_dim = q->dim[3] / heads, .width = q->dim[3], .queries = q->dim[2],
-               .keys = k->dim[2], .group = q->dim[2],
-               .q_shared = q->dim[1] < prompts, .kv_shared = k->dim[1] < prompts};
+    Sizes z = {.images = q->dim[0],
+               .prompts = prompts,
+               .heads = heads,
+               .head_dim = q->dim[3] / heads,
+               .width = q->dim[3],
+               .queries = q->dim[2],
+               .keys = k->dim[2],
+               .group = q->dim[2],
+               .q_shared = q->dim[1] < prompts,
+               .kv_shared = k->dim[1] < prompts};
     if (z.kv_shared && !cpu_present(&call->src[3])) {
         z.queries *= prompts;
         z.prompts = 1;
@@ -255,8 +261,8 @@ Status cpu_attention(Backend *backend, KernelCall *call)
     Forward sizes;
     assert(z.heads * z.head_dim == z.width);
     call->run = attention_run;
-    call->scratch_bytes =
-        (size_t)(call->n_threads * forward_layout(&z, NULL, &sizes)) * sizeof(float);
+    call->scratch_bytes = (size_t)(call->n_threads * forward_layout(&z, NULL, &sizes)) *
+                          sizeof(float);
     return OK;
 }
 
@@ -347,8 +353,9 @@ static void gradient_start(const KernelCall *call, const Sizes *z, const Block *
                 for (int64_t c = 0; c < z->head_dim; c++) delta += out[row + c] * g->dout[row + c];
             }
             g->delta[h * b->lanes + q] = delta;
-            g->lse[h * b->lanes + q] =
-                q < b->n_queries ? lse[lse_offset(z, b->n, b->m, h, b->first + q)] : 0.0f;
+            g->lse[h * b->lanes + q] = q < b->n_queries
+                                           ? lse[lse_offset(z, b->n, b->m, h, b->first + q)]
+                                           : 0.0f;
         }
     }
 }

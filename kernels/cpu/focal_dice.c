@@ -82,8 +82,8 @@ static inline __attribute__((always_inline)) void grad_row(const MaskRow *row, F
         float slope = f.gamma * (square ? miss : power(miss, f.gamma - 1.0f));
         float dmiss = slope * (1.0f - 2.0f * t) * pq * pixel.ce;
         float alpha_t = f.alpha * t + (1.0f - f.alpha) * (1.0f - t);
-        dst[i] =
-            dfocal * alpha_t * (factor * (pixel.p - t) + dmiss) + pq * (dice.slope * t + dice.base);
+        dst[i] = dfocal * alpha_t * (factor * (pixel.p - t) + dmiss) +
+                 pq * (dice.slope * t + dice.base);
     }
 }
 
@@ -94,8 +94,10 @@ static RowSums sum_row_any(const MaskRow *row, Focal f)
 
 static void grad_row_any(const MaskRow *row, Focal f, float dfocal, MaskDice dice, float *dst)
 {
-    if (f.gamma == 2.0f) grad_row(row, f, dfocal, dice, true, dst);
-    else grad_row(row, f, dfocal, dice, false, dst);
+    if (f.gamma == 2.0f)
+        grad_row(row, f, dfocal, dice, true, dst);
+    else
+        grad_row(row, f, dfocal, dice, false, dst);
 }
 
 /* ---- bands ---- */
@@ -183,8 +185,10 @@ static int64_t first_reaching(const MaskLoss *loss, int64_t row)
     int64_t low = 0, high = loss->size;
     while (low < high) {
         int64_t middle = (low + high) / 2;
-        if (mask_taps(middle, loss->height, loss->size).second >= row) high = middle;
-        else low = middle + 1;
+        if (mask_taps(middle, loss->height, loss->size).second >= row)
+            high = middle;
+        else
+            low = middle + 1;
     }
     return low;
 }
@@ -262,8 +266,8 @@ static void focal_dice_unit(const KernelCall *call, const MaskLoss *loss,
     for (int64_t c = 0; c < loss->candidates; c++) {
         if (!mask_takes_part(loss, c)) continue;
         b = band_of(prompt, c, index, loss->size, w);
-        sums[(prompt * loss->candidates + c) * BANDS + index] =
-            sum_band(loss, columns, focal, &b, w);
+        sums[(prompt * loss->candidates + c) * BANDS + index] = sum_band(loss, columns, focal, &b,
+                                                                         w);
     }
 }
 

@@ -44,8 +44,8 @@ static void mse_run(const KernelCall *call)
     for (int64_t row = 0; row < shape->dim[0] * height; row++) {
         int64_t rows, values, at = row * row_elems;
         double factor = mse_extent(call, row / height, &rows, &values);
-        sums[row] =
-            row % height < rows ? factor * squared_distance(src + at, target + at, values) : 0.0;
+        sums[row] = row % height < rows ? factor * squared_distance(src + at, target + at, values)
+                                        : 0.0;
     }
     for (int64_t row = 0; row < shape->dim[0] * height; row++) loss += sums[row];
     ((float *)call->dst[0].data)[0] = (float)(call->attr->mse.scale * loss);
@@ -99,8 +99,8 @@ static void min_candidate_run(const KernelCall *call)
     for (int64_t m = 0; m < prompts; m++, terms += 2 * n, candidates += n) {
         int64_t best = many;
         for (int64_t c = 0; c < n; c++)
-            candidates[c] =
-                (float)(attr->mask_weight * terms[2 * c] + attr->dice_weight * terms[2 * c + 1]);
+            candidates[c] = (float)(attr->mask_weight * terms[2 * c] +
+                                    attr->dice_weight * terms[2 * c + 1]);
         for (int64_t c = 2; many && c < n; c++)
             if (candidates[c] < candidates[best]) best = c;
         ((int32_t *)call->dst[2].data)[m] = (int32_t)best;

@@ -46,8 +46,7 @@ static inline Taps up_taps(int64_t i, int64_t n_src, int64_t n_dst)
     return (Taps){{taps.first, taps.second}, {1.0 - taps.weight, taps.weight}};
 }
 
-static inline double up_value(const float *logits, int64_t width, const Taps *row,
-                              const Taps *col)
+static inline double up_value(const float *logits, int64_t width, const Taps *row, const Taps *col)
 {
     const float *above = logits + row->at[0] * width, *below = logits + row->at[1] * width;
     double sum = row->weight[0] * col->weight[0] * (double)above[col->at[0]];
@@ -79,8 +78,8 @@ static void logit_at_grad(const MaskLoss *loss, double u, double v, double gradi
         Taps col = up_taps(x.at[i % 2], loss->width, loss->size);
         double d = gradient * y.weight[i / 2] * x.weight[i % 2];
         for (int j = 0; j < 4; j++)
-            dlogits[row.at[j / 2] * loss->width + col.at[j % 2]] +=
-                (float)(d * row.weight[j / 2] * col.weight[j % 2]);
+            dlogits[row.at[j / 2] * loss->width + col.at[j % 2]] += (float)(d * row.weight[j / 2] *
+                                                                            col.weight[j % 2]);
     }
 }
 

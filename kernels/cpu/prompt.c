@@ -84,8 +84,8 @@ Status cpu_point_embed_grad(Backend *backend, KernelCall *call)
 {
     (void)backend;
     call->run = point_embed_grad_run;
-    call->scratch_bytes =
-        (size_t)(call->n_threads * N_EMBEDDINGS * call->src[1].shape.dim[3]) * sizeof(double);
+    call->scratch_bytes = (size_t)(call->n_threads * N_EMBEDDINGS * call->src[1].shape.dim[3]) *
+                          sizeof(double);
     return OK;
 }
 

@@ -30,8 +30,11 @@ typedef struct Sizes {
 static Sizes sizes_of(const KernelCall *call)
 {
     const Shape *qkv = &call->src[0].shape;
-    Sizes z = {.images = qkv->dim[0], .height = qkv->dim[1], .width = qkv->dim[2],
-               .heads = call->attr->relpos_attention.heads, .row_elems = qkv->dim[3]};
+    Sizes z = {.images = qkv->dim[0],
+               .height = qkv->dim[1],
+               .width = qkv->dim[2],
+               .heads = call->attr->relpos_attention.heads,
+               .row_elems = qkv->dim[3]};
     z.head_dim = z.row_elems / 3 / z.heads;
     z.tokens = z.height * z.width;
     z.block_rows = z.width < QUERY_BLOCK ? tile_min(QUERY_BLOCK / z.width, z.height) : 1;
@@ -258,8 +261,8 @@ Status cpu_relpos_attention(Backend *backend, KernelCall *call)
     Forward sizes;
     assert(z.heads * z.head_dim * 3 == z.row_elems);
     call->run = relpos_run;
-    call->scratch_bytes =
-        (size_t)(call->n_threads * forward_layout(&z, NULL, &sizes)) * sizeof(float);
+    call->scratch_bytes = (size_t)(call->n_threads * forward_layout(&z, NULL, &sizes)) *
+                          sizeof(float);
     return OK;
 }
 
@@ -444,7 +447,7 @@ Status cpu_relpos_attention_grad(Backend *backend, KernelCall *call)
     Sizes z = sizes_of(call);
     Gradient sizes;
     call->run = relpos_grad_run;
-    call->scratch_bytes =
-        (size_t)(call->n_threads * gradient_layout(&z, NULL, &sizes)) * sizeof(float);
+    call->scratch_bytes = (size_t)(call->n_threads * gradient_layout(&z, NULL, &sizes)) *
+                          sizeof(float);
     return OK;
 }

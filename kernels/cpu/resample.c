@@ -60,8 +60,10 @@ static void make_taps(ResizeMode mode, int64_t n_src, int64_t n_dst, Taps *taps)
     double ratio = (double)n_src / (double)n_dst;
     for (int64_t i = 0; i < n_dst; i++) {
         double position = ((double)i + 0.5) * ratio - 0.5;
-        if (mode == RESIZE_BILINEAR) bilinear_taps(position, n_src, &taps[i]);
-        else bicubic_taps(position, n_src, &taps[i]);
+        if (mode == RESIZE_BILINEAR)
+            bilinear_taps(position, n_src, &taps[i]);
+        else
+            bicubic_taps(position, n_src, &taps[i]);
     }
 }
 
@@ -78,15 +80,19 @@ static Resize resize_of(const KernelCall *call, bool gradient)
 {
     const Shape *src = &(gradient ? call->dst : call->src)[0].shape;
     const Shape *dst = &(gradient ? call->src : call->dst)[0].shape;
-    Resize z = {.mode = call->attr->resize.mode, .images = src->dim[0], .channels = src->dim[3],
-                .src_h = src->dim[1], .src_w = src->dim[2],
-                .dst_h = dst->dim[1], .dst_w = dst->dim[2]};
+    Resize z = {.mode = call->attr->resize.mode,
+                .images = src->dim[0],
+                .channels = src->dim[3],
+                .src_h = src->dim[1],
+                .src_w = src->dim[2],
+                .dst_h = dst->dim[1],
+                .dst_w = dst->dim[2]};
     int64_t wider = z.src_w > z.dst_w ? z.src_w : z.dst_w;
     z.buffer_floats = tile_round(3 * wider * z.channels);
     z.rows = call->scratch;
     z.columns = z.rows + z.dst_h;
-    z.buffers =
-        (float *)((char *)call->scratch + (size_t)tile_round(z.dst_h + z.dst_w) * sizeof(Taps));
+    z.buffers = (float *)((char *)call->scratch +
+                          (size_t)tile_round(z.dst_h + z.dst_w) * sizeof(Taps));
     return z;
 }
 
@@ -116,8 +122,8 @@ static void resize_row(const KernelCall *call, const Resize *z, int64_t unit, fl
     float *mixed = buffer, *copy = mixed + n_src, *out = copy + n_src;
     const Taps *taps = &z->rows[y];
     for (int i = 0; i < n_taps(z->mode); i++) {
-        const float *row =
-            tile_load(&call->src[0], (n * z->src_h + taps->index[i]) * n_src, n_src, copy);
+        const float *row = tile_load(&call->src[0], (n * z->src_h + taps->index[i]) * n_src, n_src,
+                                     copy);
         mix(n_src, taps->weight[i], row, mixed, i > 0);
     }
     if (call->dst[0].dtype == DT_F32) out = (float *)call->dst[0].data + unit * n_dst;
@@ -164,8 +170,10 @@ static void run_rows(const KernelCall *call, bool gradient)
         int64_t begin, end;
         cpu_split(n_rows, call->n_threads, t, &begin, &end);
         for (int64_t unit = begin; unit < end; unit++) {
-            if (gradient) resize_grad_row(call, &z, unit, buffer);
-            else resize_row(call, &z, unit, buffer);
+            if (gradient)
+                resize_grad_row(call, &z, unit, buffer);
+            else
+                resize_row(call, &z, unit, buffer);
         }
     }
 }
@@ -210,8 +218,8 @@ static Windows windows_of(const KernelCall *call)
                      .columns = (attr->width + side - 1) / side,
                      .height = attr->height,
                      .width = attr->width,
-                     .pixel_bytes =
-                         (size_t)call->src[0].shape.dim[3] * dtype_size(call->src[0].dtype)};
+                     .pixel_bytes = (size_t)call->src[0].shape.dim[3] *
+                                    dtype_size(call->src[0].dtype)};
 }
 
 /* Pixels of the map in row `y` of window `column`, from its first column on; 0 below or beyond the

@@ -149,7 +149,8 @@ void tile_transpose(int64_t rows, int64_t cols, const float *src, int64_t ld_src
             int64_t n_cols = cols - j < TILE_LANES ? cols - j : TILE_LANES;
             if (n_rows == TILE_LANES && n_cols == TILE_LANES)
                 transpose_block(from, ld_src, to, ld_dst);
-            else transpose_plain(n_rows, n_cols, from, ld_src, to, ld_dst);
+            else
+                transpose_plain(n_rows, n_cols, from, ld_src, to, ld_dst);
         }
     }
 }

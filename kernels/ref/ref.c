@@ -16,7 +16,7 @@ typedef void (*Kernel)(const KernelCall *call);
 static const struct {
     Kernel f32, f64;
 } kernels[OP_COUNT] = {
-#define DIFF(ID, name, Attr, types, needs, flags, ulps)                                            \
+#define DIFF(ID, name, Attr, types, needs, flags, ulps) \
     [OP_##ID] = {ref_##name##_f32, ref_##name##_f64},
 #define PLAIN(ID, name, Attr, types, flags, ulps) DIFF(ID, name, Attr, types, "", flags, ulps)
 #include "kernels/ops.def"
@@ -95,7 +95,8 @@ static size_t scratch_bytes(const KernelCall *call)
     }
 }
 
-/* A cast's operands differ in dtype, and what only moves may be of any: these kernels go by them. */
+/* A cast's operands differ in dtype, and what only moves may be of any: these kernels go by them.
+ */
 static bool takes_any_dtype(const KernelCall *call)
 {
     if (call->op == OP_CAST || call->op == OP_COPY) return true;
@@ -158,18 +159,22 @@ static Status ref_wait(Backend *backend)
     return OK;
 }
 
-static void ref_close(Backend *backend)
-{
-    free(backend);
-}
+static void ref_close(Backend *backend) { free(backend); }
 
 Status ref_open(int n_threads, Backend **out)
 {
     (void)n_threads;
     Backend *backend = mem_alloc(sizeof *backend);
-    *backend = (Backend){.name = "ref", .n_threads = 1, .low = DT_F32, .bind = ref_bind, .alloc = ref_alloc,
-                         .free = ref_free, .upload = ref_copy, .download = ref_copy,
-                         .wait = ref_wait, .close = ref_close};
+    *backend = (Backend){.name = "ref",
+                         .n_threads = 1,
+                         .low = DT_F32,
+                         .bind = ref_bind,
+                         .alloc = ref_alloc,
+                         .free = ref_free,
+                         .upload = ref_copy,
+                         .download = ref_copy,
+                         .wait = ref_wait,
+                         .close = ref_close};
     *out = backend;
     return OK;
 }

@@ -181,10 +181,7 @@ static inline double bce_value(double x, double t)
     return fmax(x, 0) - x * t + log1p(exp(-fabs(x)));
 }
 
-static inline double bce_slope(double x, double t)
-{
-    return sigmoid(x) - t;
-}
+static inline double bce_slope(double x, double t) { return sigmoid(x) - t; }
 
 /* 1 - p_t as a sum of products of positive terms: no cancellation where the prediction is right. */
 static inline double focal_miss(double x, double t)
