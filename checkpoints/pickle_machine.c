@@ -52,7 +52,7 @@ Status machine_take(Machine *machine, size_t n_bytes, void **out)
 
 Status machine_value(Machine *machine, PickleKind kind, PickleValue **out)
 {
-    void *memory;
+    void *memory = NULL; /* -O3 cannot see that a failure is never OK */
     TRY(machine_take(machine, sizeof **out, &memory));
     *out = memory;
     (*out)->kind = kind;
@@ -71,7 +71,7 @@ void machine_free(Machine *machine)
  * take at most three times its size. */
 Status machine_grow(Machine *machine, void *array, int *capacity, size_t need, size_t element_bytes)
 {
-    void *old, *room;
+    void *old, *room = NULL;
     if (need <= (size_t)*capacity) return OK;
     size_t grown = *capacity ? (size_t)*capacity : MIN_ITEMS;
     while (grown < need) grown *= 2;
@@ -100,7 +100,7 @@ Status machine_read_bytes(Machine *machine, uint64_t n_bytes, const unsigned cha
 
 Status machine_read_number(Machine *machine, int n_bytes, uint64_t *out)
 {
-    const unsigned char *bytes;
+    const unsigned char *bytes = NULL;
     TRY(machine_read_bytes(machine, (uint64_t)n_bytes, &bytes));
     *out = 0;
     for (int i = 0; i < n_bytes; i++) *out |= (uint64_t)bytes[i] << (8 * i);
@@ -132,7 +132,7 @@ bool pickle_utf8(const char *text, size_t n_bytes)
 
 Status machine_copy_text(Machine *machine, const unsigned char *bytes, size_t n_bytes, char **out)
 {
-    void *memory;
+    void *memory = NULL; /* -O3 cannot see that a failure is never OK */
     if (memchr(bytes, 0, n_bytes)) return machine_refuse(machine, "a string holds a zero byte");
     if (!pickle_utf8((const char *)bytes, n_bytes))
         return machine_refuse(machine, "a string is not UTF-8");
