@@ -11,6 +11,8 @@
 #include "tests/program.h"
 #include "tests/support.h"
 
+#define SAME_LOSS 2e-6 /* relative: what another order of f32 sums may change */
+
 enum { N_IMAGES = 7, N_MASKS = 8, MAX_STEPS = 8 };
 
 /* Makes the scenes of a test and returns its folder. */
@@ -84,7 +86,7 @@ static void check_forms(const char *name, const char *command, int n_forms,
         if (i == 0) snprintf(first, sizeof first, "%s", folder);
         program_succeed("%s --data.root=%s --run.dir=%s --train.steps=1 %s", command, scenes,
                         folder, forms[i]);
-        expect_same_step(folder, first, 2e-6, 2e-4);
+        expect_same_step(folder, first, SAME_LOSS, 2e-4);
     }
 }
 
@@ -111,7 +113,7 @@ Test(run_forms, micro_batches_are_what_batch_norms_see, .timeout = 300)
     program_succeed(form, scenes, halves, "--train.micro_batch=2");
     log_column(whole, "loss", 1, &loss[0]);
     log_column(halves, "loss", 1, &loss[1]);
-    cr_expect_gt(fabs(loss[0] - loss[1]), 1e-4 * loss[0]);
+    cr_expect_gt(fabs(loss[0] - loss[1]), 2 * SAME_LOSS * loss[0]);
 }
 
 /* 8 slots in chunks of 3: the last one has an empty slot. Images have 8, 7 and 6 masks. */
