@@ -8,8 +8,15 @@
 
 #include "tests/program.h"
 
+#ifdef __SANITIZE_ADDRESS__
+enum { HAS_SHADOW = 1 };
+#else
+enum { HAS_SHADOW = 0 };
+#endif
+
 static void check(const char *words, double *measured_mib)
 {
+    if (HAS_SHADOW) cr_skip_test("AddressSanitizer's shadow of the memory is in the measure");
     const ProgramResult *result = program_succeed("bench %s --repeat=1 --run.threads=1", words);
     const char *at = strstr(result->out, "plan ");
     double plan;
