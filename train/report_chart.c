@@ -34,10 +34,10 @@ static void add_tick(Axis *axis, double value)
         axis->ticks[axis->n_ticks++] = value;
 }
 
-/* Multiples of 1, 2 or 5 times a power of ten, four to nine of them. */
-static void add_round_ticks(Axis *axis)
+/* Multiples of 1, 2 or 5 times a power of ten, about `n` of them, at most twice as many. */
+static void add_round_ticks(Axis *axis, double n)
 {
-    double rough = (axis->high - axis->low) / 5, power = pow(10, floor(log10(rough)));
+    double rough = (axis->high - axis->low) / n, power = pow(10, floor(log10(rough)));
     double step = rough / power < 1.5 ? power : rough / power < 3.5 ? 2 * power : 5 * power;
     double first = ceil(axis->low / step - 1e-9);
     for (int i = 0; i < MAX_TICKS; i++) add_tick(axis, (first + i) * step);
@@ -76,7 +76,7 @@ static Axis value_axis(const ReportChart *chart, int n_curves, const ReportCurve
     if (axis.is_log)
         add_log_ticks(&axis);
     else
-        add_round_ticks(&axis);
+        add_round_ticks(&axis, 5);
     return axis;
 }
 
@@ -87,7 +87,7 @@ static Axis step_axis(int n_curves, const ReportCurve *curves)
         for (int i = 0; i < curves[c].n; i++) widen(curves[c].x[i], &axis.low, &axis.high);
     if (axis.low > axis.high) axis.low = 0;
     if (!(axis.high > axis.low)) axis.high = axis.low + 1;
-    add_round_ticks(&axis);
+    add_round_ticks(&axis, 2.5); /* their labels stand side by side, on a phone too */
     return axis;
 }
 
