@@ -1,5 +1,5 @@
 # Retort. `make demo` and `make test` install what is missing, build and run; `make` only builds.
-#   make            build/retort              make test      all tests (about ten minutes on two cores)
+#   make            build/retort              make test      all tests (some minutes on two cores)
 #   make demo       the recipe, end to end    make sanitize  the same tests, every memory access checked
 #   make lint       the habits of this code   make mutants   damaged gradient rules must be found
 CC ?= gcc
