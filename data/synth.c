@@ -46,6 +46,8 @@ static Status check_config(const SynthConfig *config)
         return status_fail(E_CONFIG,
                            "scenes of %d to %d objects; wanted numbers of 1 to %d, rising",
                            config->min_objects, config->max_objects, SYNTH_MAX_OBJECTS);
+    if (!(config->scale >= 0.25 && config->scale <= 4))
+        return status_fail(E_CONFIG, "objects scaled by %g; wanted 0.25 to 4", config->scale);
     return OK;
 }
 

@@ -45,6 +45,7 @@ typedef struct SynthConfig {
     uint64_t seed;
     int64_t height, width;        /* px, 64 .. 4096 */
     int min_objects, max_objects; /* of a scene, 1 .. SYNTH_MAX_OBJECTS; parts come on top */
+    double scale;                 /* of the objects, 0.25 .. 4; 1: as the kinds above say */
 } SynthConfig;
 
 typedef struct SynthMask {

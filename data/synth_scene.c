@@ -199,7 +199,8 @@ static void draw_object(const SynthConfig *config, uint64_t number, int i, int n
     /* The far ones tend to be the large ones, so that more remains to be seen. */
     double size = 0.5 * (draw_between(&draws, 0, 1) + 1 - (double)i / n);
     float crowd = fminf(fmaxf(sqrtf(14 / (float)n), 0.8f), 2); /* few are larger */
-    float radius = side * crowd * (float)(row->low * pow(row->high / row->low, size));
+    float radius = side * crowd * (float)config->scale *
+                   (float)(row->low * pow(row->high / row->low, size));
     shape_draw(object->kind, &draws, radius, &object->shape);
     draw_place(config, &draws, scene, &object->shape);
     draw_material(&draws, radius, scene->ground[0].first, scene->ground[1].first, object);

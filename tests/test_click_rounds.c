@@ -141,7 +141,8 @@ static StepConfig finetune(int64_t click_rounds)
                         .focal_alpha = 0.25,
                         .focal_gamma = 2,
                         .iou_weight = 1,
-                        .click_rounds = click_rounds};
+                        .click_rounds = click_rounds,
+                        .click_masks = true};
 }
 
 static void load_model(Model **model)
@@ -408,6 +409,27 @@ Test(click_rounds, iou_head_and_mask_prompts_train_where_they_are_used)
             cr_expect_eq(count_nodes(run.step->graph, OP_ERROR_CLICK), rounds);
             close_run(&run);
         }
+    free(scene);
+    free(prompts);
+}
+
+Test(click_rounds, clicks_may_come_without_masks)
+{
+    Scene *scene = make_scene();
+    Prompts *prompts = make_prompts();
+    for (int masks = 0; masks < 2; masks++) {
+        Run run = {0};
+        StepConfig config = finetune(1);
+        config.click_masks = masks;
+        open_run(&run, config);
+        feed_and_run(&run, scene, prompts, 1);
+        double mask = largest_gradient(&run, "prompt_encoder.mask_downscaling.0.weight");
+        double background = largest_gradient(&run, "prompt_encoder.point_embeddings.0.weight");
+        cr_expect(masks ? mask > 0 : mask == -1, "%g", mask);
+        cr_expect_gt(background, 0);
+        cr_expect_eq(count_nodes(run.step->graph, OP_ERROR_CLICK), 1);
+        close_run(&run);
+    }
     free(scene);
     free(prompts);
 }

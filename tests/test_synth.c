@@ -16,7 +16,7 @@
 enum { HEIGHT = 288, WIDTH = 384, N_PX = HEIGHT * WIDTH };
 
 static const SynthConfig usual = {
-    .seed = 7, .height = HEIGHT, .width = WIDTH, .min_objects = 8, .max_objects = 24};
+    .seed = 7, .height = HEIGHT, .width = WIDTH, .min_objects = 8, .max_objects = 24, .scale = 1};
 
 /* ---- Scenes ---- */
 
@@ -160,10 +160,30 @@ Test(scenes, are_functions_of_seed_and_number)
     synth_painter_destroy(three);
 }
 
+/* Few objects hide little of each other, so the seen area grows almost with the square. */
+Test(scenes, of_larger_objects)
+{
+    double area[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        SynthConfig config = usual;
+        config.min_objects = config.max_objects = 2;
+        config.scale = 0.5 * (i + 1);
+        SynthPainter *painter = open_painter(&config);
+        for (uint64_t number = 1; number <= 60; number++) {
+            SynthImage image = paint(painter, number);
+            for (int64_t m = 0; m < image.n_masks; m++)
+                if (image.masks[m].whole < 0) area[i] += (double)rle_area(&image.masks[m].mask);
+        }
+        synth_painter_destroy(painter);
+    }
+    cr_expect_gt(area[1], 2 * area[0], "%g, %g px", area[0], area[1]);
+    cr_expect_lt(area[1], 4 * area[0], "%g, %g px", area[0], area[1]);
+}
+
 Test(scenes, of_other_sizes_and_numbers)
 {
     SynthConfig config = {
-        .seed = 1, .height = 64, .width = 501, .min_objects = 1, .max_objects = 1};
+        .seed = 1, .height = 64, .width = 501, .min_objects = 1, .max_objects = 1, .scale = 1};
     SynthPainter *painter = open_painter(&config);
     for (uint64_t number = 1; number <= 40; number++) {
         SynthImage image = paint(painter, number);
@@ -397,6 +417,8 @@ Test(command, says_what_is_wrong)
         {"--images=2 --masks=8", "8"},
         {"--images=2 --masks=9..8", "9 to 8"},
         {"--images=2 --shards=3", "--shards=3"},
+        {"--images=2 --scale=big", "--scale=big"},
+        {"--images=2 --scale=0", "scaled by 0"},
         {"--images=2 --colour=red", "--colour=red"},
     };
     char root[128];

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 static char *take(Args *args, int index)
 {
     char *word = args->words[index];
@@ -64,6 +66,14 @@ Status args_int(Args *args, const char *name, int64_t missing, int64_t min, int6
                            (long long)min, (long long)max);
     *out = value;
     return OK;
+}
+
+Status args_double(Args *args, const char *name, double missing, double *out)
+{
+    const char *text = args_flag(args, name);
+    *out = missing;
+    if (!text || text_to_double(text, out)) return OK;
+    return status_fail(E_CONFIG, "--%s=%s: wanted a number", name, text);
 }
 
 Status args_finish(const Args *args, const char *usage)

@@ -28,6 +28,8 @@ Status args_need(Args *args, const char *name, const char *usage, const char **o
  * [min,max] */
 Status args_int(Args *args, const char *name, int64_t missing, int64_t min, int64_t max,
                 int64_t *out);
+/* args_double: value of --name, or `missing`. errors  E_CONFIG if it is not a number */
+Status args_double(Args *args, const char *name, double missing, double *out);
 /* args_finish: errors  E_CONFIG naming the first word that is left over */
 Status args_finish(const Args *args, const char *usage);
 

@@ -144,6 +144,7 @@ void recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, S
         c->n_slots = o->data_max_points + 1;
     }
     if (kind == STEP_FINETUNE) c->click_rounds = o->train_click_rounds;
+    c->click_masks = o->train_click_masks;
     if (kind == STEP_DISTILL && recipe->teacher && o->teacher_embeddings[0] == '\0') {
         c->teacher = recipe->teacher;
         c->teacher_store = recipe->teacher_store;

@@ -39,8 +39,8 @@ typedef struct StepConfig {
     MaskLoss loss;
     double mask_weight, dice_weight, focal_alpha, focal_gamma;
     double iou_weight;    /* 0: the IoU head is not trained */
-    int64_t click_rounds; /* decodings after the first, each with a click and the last mask as
-                             prompts */
+    int64_t click_rounds; /* decodings after the first, each with one more click as prompt .. */
+    bool click_masks;     /* .. and the last mask */
     int64_t n_points;     /* of LOSS_BCE_POINTS */
     double oversample, importance;
     bool given_points;    /* the points are an input ("loss_points"), not drawn */

@@ -2,9 +2,9 @@
  * step_parts.h.
  *
  * A round decodes the chunk's masks and adds its loss. Each further round has one more prompt per
- * mask, a click where the best candidate of the round before is wrong, and that candidate's logits
- * as mask prompt; no gradient goes back through either, so a round is trained as if its prompts
- * were given. The loss is the mean over the rounds.
+ * mask, a click where the best candidate of the round before is wrong, and, with click_masks, that
+ * candidate's logits as mask prompt; no gradient goes back through either, so a round is trained as
+ * if its prompts were given. The loss is the mean over the rounds.
  *
  * source  Kirillov et al., "Segment Anything" (2023), appendix A, training algorithm
  */
@@ -149,11 +149,12 @@ static PromptInputs add_click(const Chunk *chunk, PromptInputs prompts, const Ro
                       .round = index,
                       .frame = (double)model_frame(step->model)};
     int mark = graph_label_push(graph, "click");
-    prompts.mask_input = graph_op(graph, OP_PICK_CANDIDATE, NO_ATTR,
-                                  SRC(before->decoded.masks, before->best));
+    ValueId mask = graph_op(graph, OP_PICK_CANDIDATE, NO_ATTR,
+                            SRC(before->decoded.masks, before->best));
+    if (step->config.click_masks) prompts.mask_input = mask;
     ValueId coords = graph_op(
         graph, OP_ERROR_CLICK, (OpAttr){.error_click = attr},
-        SRC(prompts.mask_input, chunk->words, chunk->rows, chunk->weight, chunk->key));
+        SRC(mask, chunk->words, chunk->rows, chunk->weight, chunk->key));
     ValueId labels = graph_dst(graph, coords, 1);
     prompts.coords = graph_op(graph, OP_CONCAT, ATTR(concat, .axis = 2),
                               SRC(prompts.coords, coords));
