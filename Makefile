@@ -2,13 +2,14 @@
 #   make            build/retort              make test      all tests (some minutes on two cores)
 #   make demo       the recipe, end to end    make sanitize  the same tests, every memory access checked
 #   make lint       the habits of this code   make mutants   damaged gradient rules must be found
+#   make CUDA=1     with the CUDA plug-in, see kernels/cuda/build.mk
 CC ?= gcc
 ARCH ?= native
 BUILD ?= build
 # -std=c17 alone would switch multiply-add fusion off, a quarter of our kernels' speed.
 OPT ?= -O3 -march=$(ARCH) -fno-math-errno -fno-trapping-math -ffp-contract=fast
 CFLAGS = -std=c17 -D_GNU_SOURCE $(OPT) -g -Wall -Wextra -fopenmp -I. -MMD -MP $(EXTRA)
-LDLIBS = -ldnnl -lturbojpeg -lyajl -larchive -lyaml -lpng -lcrypto -lz -lm -lpthread -fopenmp
+LDLIBS = -ldnnl -lturbojpeg -lyajl -larchive -lyaml -lpng -lcrypto -lz -lm -lpthread -ldl -fopenmp -rdynamic
 
 LIB_DIRS = base kernels kernels/ref kernels/cpu autograd model data checkpoints
 LIB_SRC = $(wildcard $(addsuffix /*.c,$(LIB_DIRS))) $(filter-out train/main.c,$(wildcard train/*.c))
@@ -59,6 +60,8 @@ $(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
 # The op cases, and what judges ops with them.
 OP_TEST_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/op_*.c) tests/gradcheck.c)
 $(addprefix $(BUILD)/tests/,test_rules test_gradcheck test_backends mutants): $(OP_TEST_OBJ)
+
+include kernels/cuda/build.mk
 
 tests: $(TESTS)
 

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -27,7 +28,9 @@ struct Exec {
     int *first_patch; /* by node, n_nodes + 1 entries: patches [first_patch[n], first_patch[n+1]) */
     int64_t iteration[REGION_MAX_DEPTH];
     int *loop_start; /* by region: instruction after its LOOP_BEGIN */
-    bool profiling;
+    bool profiling, sync, recording_on;
+    bool warm;       /* a run was launched call by call */
+    void *recording; /* the backend's; NULL: none yet */
     NodeProfile *profile;
 };
 
@@ -84,6 +87,7 @@ Status exec_create(Graph *graph, Backend *backend, Exec **out)
     Exec *exec = mem_alloc(sizeof *exec);
     exec->graph = graph;
     exec->backend = backend;
+    exec->recording_on = true;
     Status status = OK;
     TRY_GOTO(plan_build(graph, backend, &exec->plan), failed);
     void *arena = NULL;
@@ -107,6 +111,7 @@ failed:
 void exec_destroy(Exec *exec)
 {
     if (!exec) return;
+    if (exec->recording) exec->backend->recording_free(exec->recording);
     if (exec->arena) exec->backend->free(exec->backend, exec->arena, exec->plan->arena_bytes);
     plan_destroy(exec->plan);
     free(exec->patches);
@@ -150,6 +155,11 @@ static double now_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static const char *node_label(const KernelCall *call)
+{
+    return call->label[0] ? call->label : "step";
+}
+
 static void apply_patches(Exec *exec, NodeId node)
 {
     for (int i = exec->first_patch[node]; i < exec->first_patch[node + 1]; i++) {
@@ -161,11 +171,22 @@ static void apply_patches(Exec *exec, NodeId node)
     }
 }
 
+/* Puts the node before the message of a failure that showed after it. */
+static Status name_node(const Exec *exec, NodeId node, Status status)
+{
+    const KernelCall *call = &exec->plan->calls[node];
+    char why[1024];
+    snprintf(why, sizeof why, "%s", status_message());
+    return status_fail(status, "%s: %s%s, micro-batch %lld, chunk %lld: %s", node_label(call),
+                       op_info(call->op)->name, exec->graph->nodes[node].backward ? " (backward)" : "",
+                       (long long)exec->iteration[1], (long long)exec->iteration[2], why);
+}
+
 static Status run_node(Exec *exec, NodeId node)
 {
     const KernelCall *call = &exec->plan->calls[node];
     apply_patches(exec, node);
-    if (!exec->profiling) {
+    if (!exec->profiling && !exec->sync) {
         call->run(call);
         return OK;
     }
@@ -174,7 +195,7 @@ static Status run_node(Exec *exec, NodeId node)
     Status status = exec->backend->wait(exec->backend);
     exec->profile[node].seconds += now_seconds() - start;
     exec->profile[node].runs++;
-    return status;
+    return status == OK ? OK : name_node(exec, node, status);
 }
 
 /* Position after a LOOP_END: back to the loop's start, or on. */
@@ -188,7 +209,7 @@ static int next_after_loop(Exec *exec, RegionId region, int position)
 
 static Status check_node(const Exec *exec, NodeId node);
 
-static Status run_program(Exec *exec, bool checked)
+static Status launch_program(Exec *exec, bool checked)
 {
     memset(exec->iteration, 0, sizeof exec->iteration);
     for (int i = 0; i < exec->plan->n_instrs;) {
@@ -203,12 +224,39 @@ static Status run_program(Exec *exec, bool checked)
         }
         i++;
     }
+    return OK;
+}
+
+static bool records(const Exec *exec)
+{
+    return exec->backend->replay && exec->recording_on && !exec->profiling && !exec->sync;
+}
+
+static Status record(Exec *exec)
+{
+    TRY(exec->backend->record_begin(exec->backend));
+    Status launched = launch_program(exec, false);
+    Status recorded = exec->backend->record_end(exec->backend, &exec->recording);
+    return launched != OK ? launched : recorded;
+}
+
+Status exec_run(Exec *exec)
+{
+    if (records(exec) && exec->warm) {
+        if (!exec->recording) TRY(record(exec));
+        TRY(exec->backend->replay(exec->backend, exec->recording));
+    } else {
+        TRY(launch_program(exec, false));
+        exec->warm = true;
+    }
     return exec->backend->wait(exec->backend);
 }
 
-Status exec_run(Exec *exec) { return run_program(exec, false); }
-
-Status exec_run_checked(Exec *exec) { return run_program(exec, true); }
+Status exec_run_checked(Exec *exec)
+{
+    TRY(launch_program(exec, true));
+    return exec->backend->wait(exec->backend);
+}
 
 /* Index of the first element that is not finite; -1 if all are. */
 static int64_t first_nonfinite(const void *data, DType dtype, int64_t n)
@@ -241,7 +289,7 @@ static Status check_node(const Exec *exec, NodeId node)
             E_NUMERIC,
             "%s: %s%s wrote NaN or infinity first: destination %d (%s), element %lld, "
             "micro-batch %lld, chunk %lld",
-            call->label[0] ? call->label : "step", op_info(call->op)->name,
+            node_label(call), op_info(call->op)->name,
             exec->graph->nodes[node].backward ? " (backward)" : "", d,
             shape_format(dst->shape, shape, sizeof shape), (long long)bad,
             (long long)exec->iteration[1], (long long)exec->iteration[2]);
@@ -251,6 +299,8 @@ static Status check_node(const Exec *exec, NodeId node)
 
 /* ---- profile ---- */
 
+void exec_set_recording(Exec *exec, bool on) { exec->recording_on = on; }
+void exec_set_sync(Exec *exec, bool on) { exec->sync = on; }
 void exec_profile(Exec *exec, bool on) { exec->profiling = on; }
 
 const NodeProfile *exec_profile_of(const Exec *exec, NodeId node) { return &exec->profile[node]; }

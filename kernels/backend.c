@@ -4,29 +4,27 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/plugin.h"
 #include "kernels/ref/ref.h"
-
-static Status cuda_missing(int n_threads, Backend **out)
-{
-    (void)n_threads;
-    (void)out;
-    return status_fail(E_UNSUPPORTED,
-                       "backend \"cuda\": this build has no CUDA plug-in; use \"cpu\"");
-}
 
 static const struct {
     const char *name;
-    Status (*open)(int n_threads, Backend **out);
+    Status (*open)(int n_threads, Backend **out); /* NULL: in a plug-in */
+    const char *plugin;
 } backends[] = {
-    {"cpu", cpu_open},
-    {"cuda", cuda_missing},
-    {"ref", ref_open},
+    {"cpu", cpu_open, NULL},
+    {"cuda", NULL, "libretort_cuda.so"},
+    {"cudasim", NULL, "libretort_cudasim.so"}, /* the same kernels on the tests' simulator */
+    {"ref", ref_open, NULL},
 };
 
 Status backend_open(const char *name, int n_threads, Backend **out)
 {
-    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
-        if (strcmp(name, backends[i].name) == 0) return backends[i].open(n_threads, out);
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
+        if (strcmp(name, backends[i].name) != 0) continue;
+        if (backends[i].open) return backends[i].open(n_threads, out);
+        return plugin_open(name, backends[i].plugin, n_threads, out);
+    }
     return status_fail(E_CONFIG, "unknown backend \"%s\": known are cpu, cuda, ref", name);
 }
 

@@ -36,7 +36,8 @@ struct KernelCall {
     /* filled by bind */
     void (*run)(const KernelCall *call);
     size_t scratch_bytes;
-    void *state;                  /* the backend's own, e.g. oneDNN primitives */
+    void *context;                /* the backend's own, e.g. its streams */
+    void *state;                  /* the call's own, e.g. oneDNN primitives */
     void (*release)(void *state); /* NULL if there is nothing to free */
     /* filled by the engine after planning */
     void *scratch; /* 64-byte aligned */
@@ -48,6 +49,7 @@ struct Backend {
     int n_threads;
     DType low; /* the fast low precision here: DT_BF16, or DT_F32 if there is none (precision
                   "auto") */
+    bool tf32; /* read by bind: products of f32 may round their sources to TF32 (CUDA alone) */
     void *context;
     /* bind: see above. errors  E_UNSUPPORTED naming op, label, dtype or shape; E_MEMORY */
     Status (*bind)(Backend *backend, KernelCall *call);
@@ -58,6 +60,13 @@ struct Backend {
     Status (*download)(Backend *backend, void *dst_host, const void *src_device, size_t bytes);
     /* wait: all launched work is finished. errors  E_DEVICE */
     Status (*wait)(Backend *backend);
+    /* A run as one launch; all four NULL where a backend has no such thing. Between record_begin and
+     * record_end calls are noted instead of run, with the addresses they have; replay runs them all.
+     * errors  E_DEVICE */
+    Status (*record_begin)(Backend *backend);
+    Status (*record_end)(Backend *backend, void **recording);
+    Status (*replay)(Backend *backend, void *recording);
+    void (*recording_free)(void *recording);
     void (*close)(Backend *backend);
 };
 

@@ -1,0 +1,326 @@
+/* The CUDA backend: opens the device, dispatches binds, owns device memory, streams and pinned
+ * staging, and records runs as CUDA graphs. See cuda.h.
+ *
+ * Called by kernels/plugin.c (retort_plugin_open), by the executor through Backend, and by the
+ * kernel files (cuda_ready, cuda_stream, ...). Must hold: every library call is checked; dtypes are
+ * checked here once, against the types string of ops.def, so that kernels need not.
+ */
+#include "kernels/cuda/cuda.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "kernels/plugin.h"
+
+enum { STAGING_BYTES = 8 << 20 };
+
+typedef Status (*BindFn)(Backend *backend, KernelCall *call);
+
+static const BindFn binds[OP_COUNT] = {
+#define DIFF(ID, name, Attr, types, needs, flags, ulps) [OP_##ID] = cuda_##name,
+#define PLAIN(ID, name, Attr, types, flags, ulps) [OP_##ID] = cuda_##name,
+#include "kernels/ops.def"
+#undef DIFF
+#undef PLAIN
+};
+
+Status cuda_unsupported(const KernelCall *call, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    return status_fail(E_UNSUPPORTED, "%s: %s on cuda: %s", call->label, op_info(call->op)->name,
+                       text);
+}
+
+Status cuda_fail(const char *what, const char *why)
+{
+    return status_fail(E_DEVICE, "cuda: %s: %s", what, why);
+}
+
+/* A view is another shape for the same memory; the engine resolves it and never binds one. */
+Status cuda_reshape(Backend *backend, KernelCall *call)
+{
+    (void)backend, (void)call;
+    assert(!"views have no kernel");
+    return OK;
+}
+
+#define UNWRITTEN(name)                                             \
+    Status cuda_##name(Backend *backend, KernelCall *call)          \
+    {                                                               \
+        (void)backend;                                              \
+        return cuda_unsupported(call, "this op has no kernel yet"); \
+    }
+#include "kernels/cuda/unwritten.def"
+#undef UNWRITTEN
+
+/* ---- failures of run functions ---- */
+
+static Cuda *cuda_of(const KernelCall *call) { return call->context; }
+
+bool cuda_ready(const KernelCall *call) { return cuda_of(call)->failure == OK; }
+
+cudaStream_t cuda_stream(const KernelCall *call) { return cuda_of(call)->compute; }
+
+void cuda_note(const KernelCall *call, const char *what, const char *why)
+{
+    Cuda *cuda = cuda_of(call);
+    if (cuda->failure != OK) return;
+    cuda->failure = E_DEVICE;
+    snprintf(cuda->message, sizeof cuda->message, "%s: %s on cuda: %s: %s", call->label,
+             op_info(call->op)->name, what, why);
+}
+
+void cuda_launched(const KernelCall *call, const char *kernel)
+{
+    cudaError_t error = cudaPeekAtLastError();
+    if (error != cudaSuccess) cuda_note(call, kernel, cudaGetErrorString(error));
+}
+
+/* ---- bind ---- */
+
+static bool dtype_fits(const OpOperand *operand, DType dtype)
+{
+    switch (operand->kind) {
+    case 'f': return dtype == DT_F32;
+    case 'i': return dtype == DT_I32;
+    case 't': return dtype == DT_I64;
+    case 'n': return dtype != DT_NONE;
+    default: return dtype == DT_F32 || dtype == DT_BF16 || dtype == DT_F16;
+    }
+}
+
+static Status check_operand(const KernelCall *call, const char *side, int index,
+                            const Tensor *tensor, const OpOperand *operand)
+{
+    if (tensor->dtype == DT_NONE && operand->optional) return OK;
+    if (dtype_fits(operand, tensor->dtype)) return OK;
+    return cuda_unsupported(call, "%s %d has dtype %s", side, index, dtype_name(tensor->dtype));
+}
+
+static Status check_dtypes(const KernelCall *call)
+{
+    OpOperand operand;
+    for (int i = 0; i < call->n_src; i++) {
+        bool known = op_src(call->op, i, &operand);
+        assert(known);
+        TRY(check_operand(call, "source", i, &call->src[i], &operand));
+    }
+    for (int i = 0; i < call->n_dst; i++) {
+        bool known = op_dst(call->op, i, &operand);
+        assert(known);
+        TRY(check_operand(call, "destination", i, &call->dst[i], &operand));
+    }
+    return OK;
+}
+
+static Status bind(Backend *backend, KernelCall *call)
+{
+    assert(call->op > OP_NONE && call->op < OP_COUNT);
+    call->context = backend->context;
+    TRY(check_dtypes(call));
+    return binds[call->op](backend, call);
+}
+
+/* ---- memory ---- */
+
+/* Where `later` must not pass what `earlier` holds so far. */
+static Status order(cudaStream_t earlier, cudaEvent_t event, cudaStream_t later)
+{
+    CUDA_TRY(cudaEventRecord(event, earlier));
+    CUDA_TRY(cudaStreamWaitEvent(later, event, 0));
+    return OK;
+}
+
+static Status alloc_device(Backend *backend, size_t bytes, void **out)
+{
+    Cuda *cuda = backend->context;
+    size_t available = 0, total = 0;
+    void *memory = NULL;
+    cudaError_t error = cudaMalloc(&memory, bytes ? bytes : 1);
+    if (error == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError(); /* this failure is told here; later checks must not meet it */
+        CUDA_TRY(cudaMemGetInfo(&available, &total));
+        return status_fail(
+            E_MEMORY,
+            "cuda: cannot allocate %.1f MiB, %.1f of %.1f MiB are free; use a smaller "
+            "batch, chunk or image",
+            (double)bytes / (1 << 20), (double)available / (1 << 20), (double)total / (1 << 20));
+    }
+    CUDA_TRY(error);
+    *out = memory;
+    CUDA_TRY(cudaMemsetAsync(memory, 0, bytes ? bytes : 1, cuda->compute));
+    CUDA_TRY(cudaStreamSynchronize(cuda->compute));
+    return OK;
+}
+
+static void free_device(Backend *backend, void *memory, size_t bytes)
+{
+    (void)backend, (void)bytes;
+    (void)cudaFree(memory); /* fails only on a device that has failed before, which was told then */
+}
+
+/* Through pinned memory, a part at a time: the host waits only for the part before. */
+static Status upload(Backend *backend, void *dst_device, const void *src_host, size_t bytes)
+{
+    Cuda *cuda = backend->context;
+    TRY(order(cuda->compute, cuda->computed, cuda->copy));
+    for (size_t at = 0; at < bytes; at += STAGING_BYTES) {
+        size_t part = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
+        CUDA_TRY(cudaEventSynchronize(cuda->copied));
+        memcpy(cuda->staging, (const char *)src_host + at, part);
+        CUDA_TRY(cudaMemcpyAsync((char *)dst_device + at, cuda->staging, part,
+                                 cudaMemcpyHostToDevice, cuda->copy));
+        CUDA_TRY(cudaEventRecord(cuda->copied, cuda->copy));
+    }
+    CUDA_TRY(cudaStreamWaitEvent(cuda->compute, cuda->copied, 0));
+    return OK;
+}
+
+static Status download(Backend *backend, void *dst_host, const void *src_device, size_t bytes)
+{
+    Cuda *cuda = backend->context;
+    TRY(order(cuda->compute, cuda->computed, cuda->copy));
+    for (size_t at = 0; at < bytes; at += STAGING_BYTES) {
+        size_t part = bytes - at < STAGING_BYTES ? bytes - at : STAGING_BYTES;
+        CUDA_TRY(cudaMemcpyAsync(cuda->staging, (const char *)src_device + at, part,
+                                 cudaMemcpyDeviceToHost, cuda->copy));
+        CUDA_TRY(cudaStreamSynchronize(cuda->copy));
+        memcpy((char *)dst_host + at, cuda->staging, part);
+    }
+    return OK;
+}
+
+static Status wait(Backend *backend)
+{
+    Cuda *cuda = backend->context;
+    if (cuda->failure != OK) return status_fail(cuda->failure, "%s", cuda->message);
+    CUDA_TRY(cudaStreamSynchronize(cuda->copy));
+    CUDA_TRY(cudaStreamSynchronize(cuda->comm));
+    CUDA_TRY(cudaStreamSynchronize(cuda->compute));
+    return OK;
+}
+
+/* ---- recorded runs ---- */
+
+static Status record_begin(Backend *backend)
+{
+    Cuda *cuda = backend->context;
+    CUDA_TRY(cudaStreamBeginCapture(cuda->compute, cudaStreamCaptureModeThreadLocal));
+    return OK;
+}
+
+static Status record_end(Backend *backend, void **recording)
+{
+    Cuda *cuda = backend->context;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t executable = NULL;
+    cudaError_t error = cudaStreamEndCapture(cuda->compute, &graph);
+    if (cuda->failure != OK) return status_fail(cuda->failure, "%s", cuda->message);
+    CUDA_TRY(error);
+    error = cudaGraphInstantiate(&executable, graph, 0);
+    CUDA_TRY(cudaGraphDestroy(graph));
+    CUDA_TRY(error);
+    *recording = executable;
+    return OK;
+}
+
+static Status replay(Backend *backend, void *recording)
+{
+    Cuda *cuda = backend->context;
+    CUDA_TRY(cudaGraphLaunch(recording, cuda->compute));
+    return OK;
+}
+
+static void recording_free(void *recording) { (void)cudaGraphExecDestroy(recording); }
+
+/* ---- life ---- */
+
+static void destroy(Cuda *cuda)
+{
+    if (cuda->cudnn) (void)cudnnDestroy(cuda->cudnn);
+    if (cuda->cublaslt) (void)cublasLtDestroy(cuda->cublaslt);
+    if (cuda->staging) (void)cudaFreeHost(cuda->staging);
+    if (cuda->copied) (void)cudaEventDestroy(cuda->copied);
+    if (cuda->computed) (void)cudaEventDestroy(cuda->computed);
+    if (cuda->compute) (void)cudaStreamDestroy(cuda->compute);
+    if (cuda->copy) (void)cudaStreamDestroy(cuda->copy);
+    if (cuda->comm) (void)cudaStreamDestroy(cuda->comm);
+    free(cuda);
+}
+
+static void close_device(Backend *backend)
+{
+    destroy(backend->context);
+    free(backend);
+}
+
+static Status find_device(void)
+{
+    int n = 0;
+    cudaError_t error = cudaGetDeviceCount(&n);
+    if (error == cudaSuccess && n > 0) return OK;
+    return status_fail(
+        E_UNSUPPORTED,
+        "backend \"cuda\": no usable GPU or driver on this machine (%s); use \"cpu\"",
+        cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
+}
+
+static Status create(Cuda *cuda)
+{
+    CUDA_TRY(cudaSetDevice(cuda->device));
+    CUDA_TRY(cudaDeviceGetAttribute(&cuda->n_multiprocessors, cudaDevAttrMultiProcessorCount,
+                                    cuda->device));
+    CUDA_TRY(cudaStreamCreateWithFlags(&cuda->compute, cudaStreamNonBlocking));
+    CUDA_TRY(cudaStreamCreateWithFlags(&cuda->copy, cudaStreamNonBlocking));
+    CUDA_TRY(cudaStreamCreateWithFlags(&cuda->comm, cudaStreamNonBlocking));
+    CUDA_TRY(cudaEventCreateWithFlags(&cuda->copied, cudaEventDisableTiming));
+    CUDA_TRY(cudaEventCreateWithFlags(&cuda->computed, cudaEventDisableTiming));
+    CUDA_TRY(cudaMallocHost(&cuda->staging, STAGING_BYTES));
+    CUDNN_TRY(cudnnCreate(&cuda->cudnn));
+    CUDNN_TRY(cudnnSetStream(cuda->cudnn, cuda->compute));
+    CUBLAS_TRY(cublasLtCreate(&cuda->cublaslt));
+    return OK;
+}
+
+/* The plug-in's one exported function. See kernels/plugin.h. */
+__attribute__((visibility("default"))) Status retort_plugin_open(PluginAbi program, int n_threads,
+                                                                 Backend **out)
+{
+    PluginAbi own = PLUGIN_ABI;
+    if (memcmp(&program, &own, sizeof own) != 0)
+        return status_fail(E_UNSUPPORTED, "the CUDA plug-in is of another build than the program; "
+                                          "build both from the same sources");
+    TRY(find_device());
+    Cuda *cuda = mem_alloc(sizeof *cuda);
+    Status status = create(cuda);
+    if (status != OK) {
+        destroy(cuda);
+        return status;
+    }
+    Backend *backend = mem_alloc(sizeof *backend);
+    *backend = (Backend){.name = "cuda",
+                         .n_threads = n_threads,
+                         .low = DT_BF16,
+                         .context = cuda,
+                         .bind = bind,
+                         .alloc = alloc_device,
+                         .free = free_device,
+                         .upload = upload,
+                         .download = download,
+                         .wait = wait,
+                         .record_begin = record_begin,
+                         .record_end = record_end,
+                         .replay = replay,
+                         .recording_free = recording_free,
+                         .close = close_device};
+    *out = backend;
+    return OK;
+}
