@@ -1,13 +1,14 @@
-/* Reader of SA-1B annotation files. See source.h; called by the loader, once per sample.
+/* Reader of SA-1B annotation files. See annotations.h; called by the loader, once per sample.
  *
  * Must hold: keys may come in any order, so a mask is decoded when its annotation ends; a file is
  * trusted only as far as it was checked here.
  */
+#include "data/annotations.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #include "data/json.h"
-#include "data/source.h"
 
 /* Which keys of the open annotation were seen; one bit per row of `keys`. */
 enum { HAS_BBOX = 1, HAS_AREA = 2, HAS_SIZE = 4, HAS_COUNTS = 8 };
@@ -50,7 +51,7 @@ static Status begin_item(AnnotationReader *reader)
     Annotations *out = reader->out;
     TRY(buffer_grow(&out->item_memory, (size_t)(out->n_items + 1) * sizeof(Annotation)));
     out->items = out->item_memory.data;
-    *open_item(reader) = (Annotation){0};
+    *open_item(reader) = (Annotation){.predicted_iou = 1, .stability = 1};
     reader->seen = 0;
     reader->bbox_length = reader->size_length = reader->n_counts = 0;
     reader->text_length = 0;
@@ -215,6 +216,12 @@ static Status on_item_event(AnnotationReader *reader, const JsonEvent *event)
     if (strcmp(key, "segmentation.counts[]") == 0) return take_listed_count(reader, event);
     if (strcmp(key, "segmentation.counts") == 0 && event->kind == JSON_STRING)
         return take_string_counts(reader, event);
+    if (strcmp(key, "predicted_iou") == 0)
+        return take_number(reader, event, "predicted_iou is not a number",
+                           &open_item(reader)->predicted_iou);
+    if (strcmp(key, "stability_score") == 0)
+        return take_number(reader, event, "stability_score is not a number",
+                           &open_item(reader)->stability);
     if (strcmp(key, "area") != 0) return OK;
     reader->seen |= HAS_AREA;
     return take_number(reader, event, "area is not a number", &open_item(reader)->area);
@@ -259,20 +266,36 @@ static Status check_sizes(const AnnotationReader *reader)
     return OK;
 }
 
+static Status finish(const AnnotationReader *reader)
+{
+    Annotations *annotations = reader->out;
+    if (!reader->has_annotations)
+        return status_fail(E_FORMAT, "%s: the key annotations is missing", reader->file);
+    if (annotations->n_items == 0)
+        return status_fail(E_FORMAT, "%s: no annotation; a sample needs at least one mask",
+                           reader->file);
+    bool sized = reader->image_height > 0 && reader->image_width > 0;
+    annotations->height = sized ? reader->image_height : annotations->items[0].mask.height;
+    annotations->width = sized ? reader->image_width : annotations->items[0].mask.width;
+    place_counts(annotations);
+    return check_sizes(reader);
+}
+
 Status annotations_read(const char *path, Annotations *annotations)
 {
     AnnotationReader reader = {.file = path, .out = annotations};
     annotations->n_items = 0;
     TRY(json_read(path, on_event, &reader));
-    if (!reader.has_annotations)
-        return status_fail(E_FORMAT, "%s: the key annotations is missing", path);
-    if (annotations->n_items == 0)
-        return status_fail(E_FORMAT, "%s: no annotation; a sample needs at least one mask", path);
-    bool sized = reader.image_height > 0 && reader.image_width > 0;
-    annotations->height = sized ? reader.image_height : annotations->items[0].mask.height;
-    annotations->width = sized ? reader.image_width : annotations->items[0].mask.width;
-    place_counts(annotations);
-    return check_sizes(&reader);
+    return finish(&reader);
+}
+
+Status annotations_parse(const char *name, const void *bytes, size_t n_bytes,
+                         Annotations *annotations)
+{
+    AnnotationReader reader = {.file = name, .out = annotations};
+    annotations->n_items = 0;
+    TRY(json_parse(name, bytes, n_bytes, on_event, &reader));
+    return finish(&reader);
 }
 
 void annotations_free(Annotations *annotations)
@@ -281,4 +304,25 @@ void annotations_free(Annotations *annotations)
     buffer_free(&annotations->count_memory);
     buffer_free(&annotations->text_memory);
     *annotations = (Annotations){0};
+}
+
+static bool passes(const MaskFilter *filter, const Annotation *item)
+{
+    double n_px = (double)(item->mask.height * item->mask.width);
+    if (filter->no_crowds && item->crowd) return false;
+    if (item->predicted_iou < filter->min_predicted_iou) return false;
+    if (item->stability < filter->min_stability) return false;
+    if (filter->max_area_fraction == 0 && filter->min_area_px == 0) return true;
+    double area = (double)rle_area(&item->mask); /* COCO's own field is not the pixel count */
+    if (area < filter->min_area_px) return false;
+    return filter->max_area_fraction == 0 || area <= filter->max_area_fraction * n_px;
+}
+
+void annotations_filter(const MaskFilter *filter, Annotations *annotations)
+{
+    int64_t kept = 0;
+    for (int64_t i = 0; i < annotations->n_items; i++)
+        if (passes(filter, &annotations->items[i]))
+            annotations->items[kept++] = annotations->items[i];
+    annotations->n_items = kept;
 }

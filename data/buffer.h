@@ -7,6 +7,7 @@
 #define RETORT_DATA_BUFFER_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
@@ -23,6 +24,11 @@ Status buffer_reserve(Buffer *buffer, size_t bytes);
  * cheap.
  * errors  E_MEMORY; the old content stays valid */
 Status buffer_grow(Buffer *buffer, size_t bytes);
+
+/* buffer_read_file: a whole file.
+ * errors  E_FILE if it cannot be read or is no regular file; E_FORMAT if it is empty or larger than
+ *         max_bytes; E_MEMORY */
+Status buffer_read_file(Buffer *buffer, const char *path, int64_t max_bytes, size_t *n_bytes);
 
 void buffer_free(Buffer *buffer);
 

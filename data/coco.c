@@ -6,14 +6,12 @@
  */
 #include "data/coco.h"
 
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "data/json.h"
-#include "data/polygon.h"
 
 typedef struct Image {
     int64_t id, height, width; /* px; -1: not seen */
@@ -31,6 +29,7 @@ typedef struct Item { /* an annotation */
     MaskKind kind;
     int64_t first, n; /* of the numbers, or of the characters */
     int64_t n_polygons;
+    bool crowd;
     unsigned seen;
 } Item;
 
@@ -45,8 +44,6 @@ struct Coco {
     int64_t n_images, n_items, n_numbers, n_text;
     Buffer image_memory, item_memory, number_memory, text_memory;
     int64_t polygon_start; /* of the open polygon, in `numbers` */
-    PolygonScratch scratch;
-    Buffer polygons;
 };
 
 /* ---- reading ---- */
@@ -197,6 +194,7 @@ static Status on_item(Coco *coco, const char *key, const JsonEvent *event)
     if (*key == '\0' && event->kind == JSON_END) return end_item(coco, item);
     if (strncmp(key, segmentation, strlen(segmentation)) == 0)
         return on_segmentation(coco, item, key + strlen(segmentation), event);
+    if (strcmp(key, ".iscrowd") == 0) item->crowd = event->number != 0;
     if (event->kind != JSON_NUMBER) return OK;
     if (strcmp(key, ".image_id") == 0) {
         item->image_id = (int64_t)event->number;
@@ -301,9 +299,8 @@ void coco_close(Coco *coco)
     if (!coco) return;
     for (int64_t i = 0; i < coco->n_images; i++) free(coco->images[i].path);
     Buffer *buffers[] = {&coco->image_memory, &coco->item_memory, &coco->number_memory,
-                         &coco->text_memory, &coco->polygons};
+                         &coco->text_memory};
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) buffer_free(buffers[i]);
-    polygon_scratch_free(&coco->scratch);
     free(coco->file);
     free(coco->folder);
     free(coco);
@@ -315,13 +312,22 @@ int64_t coco_image_id(const Coco *coco, int64_t image) { return coco->images[ima
 
 int64_t coco_annotation_count(const Coco *coco, int64_t image) { return coco->images[image].n; }
 
+bool coco_has_object(const Coco *coco, int64_t image)
+{
+    const Item *item = coco->items + coco->images[image].first;
+    for (int64_t i = 0; i < coco->images[image].n; i++)
+        if (!item[i].crowd) return true;
+    return false;
+}
+
 const char *coco_image_path(const Coco *coco, int64_t image) { return coco->images[image].path; }
 
 /* ---- masks ---- */
 
 /* The masks of an image that are being made; runs are pointed to at the end, since they move. */
 typedef struct MaskWriter {
-    Coco *coco;
+    const Coco *coco;
+    CocoScratch *scratch;
     const Image *image;
     Annotations *out;
     int64_t n_counts;
@@ -337,17 +343,17 @@ static Status reserve_counts(MaskWriter *writer, int64_t more, uint32_t **place)
 
 static Status polygons_mask(MaskWriter *writer, const Item *item, Rle *mask)
 {
-    Coco *coco = writer->coco;
-    TRY(buffer_reserve(&coco->polygons, (size_t)(item->n_polygons + 1) * sizeof(Polygon)));
-    Polygon *polygons = coco->polygons.data;
-    const double *number = coco->numbers + item->first;
+    CocoScratch *scratch = writer->scratch;
+    TRY(buffer_reserve(&scratch->polygons, (size_t)(item->n_polygons + 1) * sizeof(Polygon)));
+    Polygon *polygons = scratch->polygons.data;
+    const double *number = writer->coco->numbers + item->first;
     for (int64_t i = 0; i < item->n_polygons; i++) {
         polygons[i] = (Polygon){.xy = number + 1, .n = (int64_t)*number / 2};
         number += 1 + (int64_t)*number;
     }
     Rle made;
     uint32_t *place;
-    TRY(polygons_to_rle(&coco->scratch, polygons, item->n_polygons, mask->height, mask->width,
+    TRY(polygons_to_rle(&scratch->polygon, polygons, item->n_polygons, mask->height, mask->width,
                         &made));
     TRY(reserve_counts(writer, made.n, &place));
     memcpy(place, made.counts, (size_t)made.n * sizeof *place);
@@ -392,6 +398,8 @@ static Status add_mask(MaskWriter *writer, const Item *item)
 {
     Annotation *annotation = &writer->out->items[writer->out->n_items++];
     annotation->area = item->area;
+    annotation->predicted_iou = annotation->stability = 1;
+    annotation->crowd = item->crowd;
     memcpy(annotation->bbox, item->bbox, sizeof annotation->bbox);
     Status status = make_mask(writer, item, &annotation->mask);
     if (status != E_FORMAT) return status;
@@ -400,9 +408,16 @@ static Status add_mask(MaskWriter *writer, const Item *item)
     return fail_item(writer->coco, item, what);
 }
 
-Status coco_annotations(Coco *coco, int64_t image, Annotations *out)
+void coco_scratch_free(CocoScratch *scratch)
 {
-    MaskWriter writer = {.coco = coco, .image = &coco->images[image], .out = out};
+    polygon_scratch_free(&scratch->polygon);
+    buffer_free(&scratch->polygons);
+}
+
+Status coco_annotations(const Coco *coco, int64_t image, CocoScratch *scratch, Annotations *out)
+{
+    MaskWriter writer = {
+        .coco = coco, .scratch = scratch, .image = &coco->images[image], .out = out};
     TRY(buffer_reserve(&out->item_memory, (size_t)(writer.image->n + 1) * sizeof(Annotation)));
     out->items = out->item_memory.data;
     out->n_items = 0;

@@ -18,6 +18,12 @@ Status image_read(ImageReader *reader, const char *path, int64_t min_side_px)
     return jpeg_read(reader->decoder, path, min_side_px, &reader->image);
 }
 
+Status image_decode(ImageReader *reader, const char *name, const void *bytes, size_t n_bytes,
+                    int64_t min_side_px)
+{
+    return jpeg_decode(reader->decoder, name, bytes, n_bytes, min_side_px, &reader->image);
+}
+
 ImageSize image_full_size(const ImageReader *reader)
 {
     return (ImageSize){reader->image.full_height, reader->image.full_width};

@@ -26,6 +26,10 @@ void image_reader_close(ImageReader *reader);
  * min_side_px  see jpeg_read; 0: full size
  * errors  those of jpeg_read */
 Status image_read(ImageReader *reader, const char *path, int64_t min_side_px);
+
+/* image_decode: the same of a file's content; `name` stands for it in messages. */
+Status image_decode(ImageReader *reader, const char *name, const void *bytes, size_t n_bytes,
+                    int64_t min_side_px);
 ImageSize image_full_size(const ImageReader *reader); /* of the file read last, px */
 
 /* image_to_train_tensor: flip, resize the longer side to `side`, normalise, pad.

@@ -2,12 +2,8 @@
 #include "data/jpeg.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
 #include <turbojpeg.h>
 
 #include "data/buffer.h"
@@ -46,33 +42,6 @@ void jpeg_destroy(JpegDecoder *decoder)
     free(decoder);
 }
 
-static Status read_open_file(FILE *file, const char *path, Buffer *content, size_t *n_bytes)
-{
-    struct stat info;
-    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode))
-        return status_fail(E_FILE, "%s: not a regular file", path);
-    if (info.st_size == 0)
-        return status_fail(E_FORMAT, "%s: the file is empty, wanted a JPEG", path);
-    if (info.st_size > max_file_bytes)
-        return status_fail(E_FORMAT, "%s: %lld bytes, JPEGs are read up to %lld", path,
-                           (long long)info.st_size, (long long)max_file_bytes);
-    *n_bytes = (size_t)info.st_size;
-    TRY(buffer_reserve(content, *n_bytes));
-    if (fread(content->data, 1, *n_bytes, file) != *n_bytes)
-        return status_fail(E_FILE, "%s: cannot read %zu bytes: %s", path, *n_bytes,
-                           ferror(file) ? strerror(errno) : "the file became shorter");
-    return OK;
-}
-
-static Status read_file(const char *path, Buffer *content, size_t *n_bytes)
-{
-    FILE *file = fopen(path, "rb");
-    if (file == NULL) return status_fail(E_FILE, "%s: cannot open: %s", path, strerror(errno));
-    Status status = read_open_file(file, path, content, n_bytes);
-    fclose(file);
-    return status;
-}
-
 /* Only halvings: for them libjpeg-turbo has vector code, the eighths between are slower than full
  * size. */
 static tjscalingfactor choose_scale(int64_t longer_px, int64_t min_side_px)
@@ -90,13 +59,12 @@ static Status fail_decode(tjhandle handle, const char *path)
                        tjGetErrorStr2(handle));
 }
 
-Status jpeg_read(JpegDecoder *decoder, const char *path, int64_t min_side_px, JpegImage *image)
+Status jpeg_decode(JpegDecoder *decoder, const char *path, const void *bytes, size_t n_bytes,
+                   int64_t min_side_px, JpegImage *image)
 {
-    size_t n_bytes = 0;
-    TRY(read_file(path, &decoder->file, &n_bytes));
     int width, height, subsampling, colour_space;
-    if (tjDecompressHeader3(decoder->handle, decoder->file.data, n_bytes, &width, &height,
-                            &subsampling, &colour_space) != 0)
+    if (tjDecompressHeader3(decoder->handle, bytes, n_bytes, &width, &height, &subsampling,
+                            &colour_space) != 0)
         return fail_decode(decoder->handle, path);
     if (width < 1 || height < 1 || (int64_t)width * height > max_px)
         return status_fail(E_FORMAT, "%s: %d x %d px, wanted 1..2^28 px in all", path, width,
@@ -105,8 +73,8 @@ Status jpeg_read(JpegDecoder *decoder, const char *path, int64_t min_side_px, Jp
     tjscalingfactor scale = choose_scale(width > height ? width : height, min_side_px);
     int out_width = TJSCALED(width, scale), out_height = TJSCALED(height, scale);
     TRY(buffer_reserve(&decoder->pixels, (size_t)out_width * (size_t)out_height * 3));
-    if (tjDecompress2(decoder->handle, decoder->file.data, n_bytes, decoder->pixels.data, out_width,
-                      0, out_height, TJPF_RGB, DECODE_FLAGS) != 0)
+    if (tjDecompress2(decoder->handle, bytes, n_bytes, decoder->pixels.data, out_width, 0,
+                      out_height, TJPF_RGB, DECODE_FLAGS) != 0)
         return fail_decode(decoder->handle, path);
     *image = (JpegImage){.height = out_height,
                          .width = out_width,
@@ -115,6 +83,13 @@ Status jpeg_read(JpegDecoder *decoder, const char *path, int64_t min_side_px, Jp
                          .reduction = scale.denom,
                          .pixels = decoder->pixels.data};
     return OK;
+}
+
+Status jpeg_read(JpegDecoder *decoder, const char *path, int64_t min_side_px, JpegImage *image)
+{
+    size_t n_bytes = 0;
+    TRY(buffer_read_file(&decoder->file, path, max_file_bytes, &n_bytes));
+    return jpeg_decode(decoder, path, decoder->file.data, n_bytes, min_side_px, image);
 }
 
 /* ---- Encoding ---- */

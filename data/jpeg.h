@@ -34,6 +34,10 @@ void jpeg_destroy(JpegDecoder *decoder);
  *         more than 2^28 px */
 Status jpeg_read(JpegDecoder *decoder, const char *path, int64_t min_side_px, JpegImage *image);
 
+/* jpeg_decode: the same of a file's content; `name` stands for it in messages. */
+Status jpeg_decode(JpegDecoder *decoder, const char *name, const void *bytes, size_t n_bytes,
+                   int64_t min_side_px, JpegImage *image);
+
 typedef struct JpegEncoder JpegEncoder; /* of one thread; keeps its memory between images */
 
 Status jpeg_encoder_create(JpegEncoder **out); /* errors  E_MEMORY */

@@ -148,21 +148,29 @@ static Status fail_parse(Reader *reader, yajl_handle parser, yajl_status result,
     return status;
 }
 
+static Status parse_chunk(Reader *reader, yajl_handle parser, const void *chunk, size_t n,
+                          long long before)
+{
+    yajl_status result = yajl_parse(parser, chunk, n);
+    if (result == yajl_status_ok) return OK;
+    return fail_parse(reader, parser, result, before + (long long)yajl_get_bytes_consumed(parser));
+}
+
+static Status parse_end(Reader *reader, yajl_handle parser, long long n_bytes)
+{
+    yajl_status result = yajl_complete_parse(parser);
+    return result == yajl_status_ok ? OK : fail_parse(reader, parser, result, n_bytes);
+}
+
 static Status read_chunks(Reader *reader, FILE *file, yajl_handle parser, unsigned char *chunk)
 {
     long long before = 0;
     size_t n;
-    while ((n = fread(chunk, 1, CHUNK_BYTES, file)) > 0) {
-        yajl_status result = yajl_parse(parser, chunk, n);
-        if (result != yajl_status_ok)
-            return fail_parse(reader, parser, result,
-                              before + (long long)yajl_get_bytes_consumed(parser));
-        before += (long long)n;
-    }
+    for (; (n = fread(chunk, 1, CHUNK_BYTES, file)) > 0; before += (long long)n)
+        TRY(parse_chunk(reader, parser, chunk, n, before));
     if (ferror(file))
         return status_fail(E_FILE, "%s: cannot read: %s", reader->file, strerror(errno));
-    yajl_status result = yajl_complete_parse(parser);
-    return result == yajl_status_ok ? OK : fail_parse(reader, parser, result, before);
+    return parse_end(reader, parser, before);
 }
 
 static Status read_open_file(Reader *reader, FILE *file)
@@ -186,5 +194,17 @@ Status json_read(const char *path, JsonHandler handler, void *user)
     Reader reader = {.file = path, .handler = handler, .user = user};
     Status status = read_open_file(&reader, file);
     fclose(file);
+    return status;
+}
+
+Status json_parse(const char *name, const void *bytes, size_t n_bytes, JsonHandler handler,
+                  void *user)
+{
+    Reader reader = {.file = name, .handler = handler, .user = user};
+    yajl_handle parser = yajl_alloc(&callbacks, NULL, &reader);
+    if (parser == NULL) return status_fail(E_MEMORY, "%s: out of memory for reading JSON", name);
+    Status status = parse_chunk(&reader, parser, bytes, n_bytes, 0);
+    if (status == OK) status = parse_end(&reader, parser, (long long)n_bytes);
+    yajl_free(parser);
     return status;
 }

@@ -42,4 +42,8 @@ typedef Status (*JsonHandler)(void *user, const JsonEvent *event);
  *         those of the handler */
 Status json_read(const char *path, JsonHandler handler, void *user);
 
+/* json_parse: the same of a file's content; `name` stands for it in messages. */
+Status json_parse(const char *name, const void *bytes, size_t n_bytes, JsonHandler handler,
+                  void *user);
+
 #endif

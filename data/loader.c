@@ -18,7 +18,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/rng.h"
 #include "base/soft_runs.h"
 #include "data/prompts.h"
 #include "data/sample.h"
@@ -53,17 +52,19 @@ struct Loader {
 
 /* ---- One image ---- */
 
+uint64_t loader_position(const LoaderConfig *config, int64_t step, int64_t b)
+{
+    assert(step >= 0 && b >= 0 && b < config->batch);
+    return (uint64_t)((step * config->world_size + config->rank) * config->batch + b);
+}
+
 static Status read_image(Loader *loader, SampleReader *reader, int64_t number)
 {
     const LoaderConfig *c = &loader->config;
     int64_t step = loader->first_step + number / c->batch, b = number % c->batch;
-    uint64_t n = (uint64_t)source_size(loader->source);
-    uint64_t position = (uint64_t)((step * c->world_size + c->rank) * c->batch + b);
-    uint32_t epoch = (uint32_t)(position / n);
-    RngKey key = {.seed = c->seed, .purpose = RNG_ORDER, .epoch = epoch};
-    int64_t index = (int64_t)rng_permute(key, position % n, n);
+    SourcePlace place = source_at(loader->source, c->seed, loader_position(c, step, b));
     Batch *batch = &loader->ring[number / c->batch % loader->n_ring].batch;
-    return sample_read(reader, loader->source, index, epoch, batch, b);
+    return sample_read(reader, loader->source, place.index, place.epoch, batch, b);
 }
 
 /* Keeps the failure of the batch's first failing image, whichever thread met it first. */
@@ -252,7 +253,7 @@ Status loader_create(const Source *source, const LoaderConfig *config, int64_t f
                      Loader **out)
 {
     assert(first_step >= 0 && source_size(source) > 0);
-    assert(config->n_masks == 0 || source_mask_path(source, 0) != NULL);
+    assert(config->n_masks == 0 || source_has_masks(source));
     TRY(check_config(config));
     Loader *loader = calloc(1, sizeof *loader);
     if (loader == NULL) return status_fail(E_MEMORY, "out of memory: loader");

@@ -3,10 +3,6 @@
  *
  * Order and draws are functions of (seed, epoch, sample): equal for any number of threads and
  * ranks. Knows tensors as plain arrays only; train/ copies a Batch into a graph's inputs.
- *
- * Step s of rank r of R with `batch` images per rank takes global positions s*batch*R + r*batch +
- * (0..batch-1) of the endless sequence of epochs, each a keyed permutation of the source
- * (rng_permute, RNG_ORDER).
  */
 #ifndef RETORT_DATA_LOADER_H
 #define RETORT_DATA_LOADER_H
@@ -67,6 +63,11 @@ typedef struct Batch {
     uint32_t *epoch;       /* (B) */
     uint8_t *flipped;      /* (B) */
 } Batch;
+
+/* loader_position: where image b of a step of config->rank lies in the endless sequence of epochs
+ * (source_at): (step * world_size + rank) * batch + b, so that all ranks together take it in order,
+ * however many they are. */
+uint64_t loader_position(const LoaderConfig *config, int64_t step, int64_t b);
 
 /* loader_create: starts at `first_step`. The source must outlive the loader, and have masks if
  * n_masks > 0.

@@ -12,6 +12,7 @@
 
 struct SampleReader {
     LoaderConfig config;
+    RootReader root;
     ImageReader image;
     Annotations annotations;
     MaskResampler resampler;
@@ -45,6 +46,7 @@ Status sample_reader_create(const LoaderConfig *config, SampleReader **out)
 void sample_reader_destroy(SampleReader *reader)
 {
     if (reader == NULL) return;
+    root_reader_free(&reader->root);
     image_reader_close(&reader->image);
     annotations_free(&reader->annotations);
     mask_resampler_free(&reader->resampler);
@@ -53,12 +55,21 @@ void sample_reader_destroy(SampleReader *reader)
     free(reader);
 }
 
-static Status read_images(SampleReader *reader, const char *path, bool flip, Batch *batch,
-                          int64_t b)
+static Status decode_image(SampleReader *reader, const Source *source, int64_t index)
 {
     const LoaderConfig *c = &reader->config;
     int64_t larger = c->image_size > c->teacher_size ? c->image_size : c->teacher_size;
-    TRY(image_read(&reader->image, path, c->decode_margin * larger));
+    char name[ROOT_NAME_BYTES];
+    size_t n_bytes;
+    source_image_name(source, index, name);
+    TRY(source_read_image(source, index, &reader->root, &n_bytes));
+    return image_decode(&reader->image, name, reader->root.file.data, n_bytes,
+                        c->decode_margin * larger);
+}
+
+static Status write_images(SampleReader *reader, bool flip, Batch *batch, int64_t b)
+{
+    const LoaderConfig *c = &reader->config;
     ImageSize extent = {0};
     if (c->teacher_size > 0) {
         float *dst = batch->teacher_image + b * c->teacher_size * c->teacher_size * 3;
@@ -73,16 +84,20 @@ static Status read_images(SampleReader *reader, const char *path, bool flip, Bat
     return OK;
 }
 
-static Status read_annotations(SampleReader *reader, const char *path)
+static Status read_annotations(SampleReader *reader, const Source *source, int64_t index)
 {
     ImageSize size = image_full_size(&reader->image);
     Annotations *annotations = &reader->annotations;
-    TRY(annotations_read(path, annotations));
+    TRY(source_read_masks(source, index, &reader->root, annotations));
+    char name[ROOT_NAME_BYTES];
+    source_image_name(source, index, name);
+    if (annotations->n_items == 0)
+        return status_fail(E_FORMAT, "%.700s: the filters leave none of its masks", name);
     if (annotations->height == size.height && annotations->width == size.width) return OK;
     return status_fail(E_FORMAT,
-                       "%s: masks of %lld x %lld px (height x width), but the image beside it has "
-                       "%lld x %lld",
-                       path, (long long)annotations->height, (long long)annotations->width,
+                       "%.700s: masks of %lld x %lld px (height x width), but the image has %lld x "
+                       "%lld",
+                       name, (long long)annotations->height, (long long)annotations->width,
                        (long long)size.height, (long long)size.width);
 }
 
@@ -127,11 +142,9 @@ static void write_slots(const LoaderConfig *c, const Draw *draw, int64_t n, Batc
     }
 }
 
-static Status read_masks(SampleReader *reader, const char *path, const Draw *draw, Batch *batch,
-                         int64_t b)
+static Status write_masks(SampleReader *reader, const Draw *draw, Batch *batch, int64_t b)
 {
     const LoaderConfig *c = &reader->config;
-    TRY(read_annotations(reader, path));
     ImageSize full = image_full_size(&reader->image), extent = resize_fit(full, c->image_size);
     int64_t n = prompts_choose_masks(c, draw->epoch, draw->sample, reader->annotations.n_items,
                                      reader->choice);
@@ -162,11 +175,14 @@ Status sample_read(SampleReader *reader, const Source *source, int64_t index, ui
     batch->sample_id[b] = draw.sample;
     batch->epoch[b] = draw.epoch;
     batch->flipped[b] = draw.flip;
-    TRY(read_images(reader, source_image_path(source, index), draw.flip, batch, b));
+    TRY(decode_image(reader, source, index));
+    if (reader->config.n_masks > 0) TRY(read_annotations(reader, source, index));
+    TRY(write_images(reader, draw.flip, batch, b));
     if (reader->config.n_masks == 0) return OK;
-    Status status = read_masks(reader, source_mask_path(source, index), &draw, batch, b);
+    Status status = write_masks(reader, &draw, batch, b);
     if (status != E_CONFIG) return status;
-    char message[512]; /* too few words: says for which file */
+    char message[256], name[ROOT_NAME_BYTES]; /* too few words: says for which file */
     snprintf(message, sizeof message, "%s", status_message());
-    return status_fail(E_CONFIG, "%s: %s", source_mask_path(source, index), message);
+    source_image_name(source, index, name);
+    return status_fail(E_CONFIG, "%.700s: %s", name, message);
 }

@@ -1,157 +1,135 @@
-/* Lists the samples below a folder. See source.h. */
+/* Roots side by side as one list. See source.h. */
 #include "data/source.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <fts.h>
-#include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <unistd.h>
 
 #include "base/rng.h"
+#include "base/text.h"
 
-typedef struct Sample {
-    char *image_path;
-    char *mask_path; /* NULL: images alone */
-    uint64_t id;
-} Sample;
+typedef struct Part { /* a root in the source */
+    Root root;
+    double weight;
+    int64_t n;     /* samples used: the first of the root */
+    int64_t first; /* index of its first sample in the source */
+    int64_t drawn; /* samples that an epoch takes */
+} Part;
 
 struct Source {
-    Sample *samples;
-    int64_t n_samples;
-    Buffer memory;
+    SourceConfig config;
+    Part *parts;
+    int n_parts;
+    int64_t n_samples, n_epoch;
 };
 
-static const char *base_name(const char *path)
+/* ---- opening ---- */
+
+/* Cuts "PATH=WEIGHT" in `text`. */
+static Status take_weight(char *text, double *weight)
 {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
+    char *equals = strrchr(text, '=');
+    *weight = 1;
+    if (equals == NULL || strchr(equals, '/') != NULL) return OK;
+    if (!text_to_double(equals + 1, weight) || !(*weight > 0 && *weight <= 1e6))
+        return status_fail(E_CONFIG,
+                           "data root %s: wanted a weight of more than 0 behind the =", text);
+    *equals = '\0';
+    return OK;
 }
 
-/* Length of the path without its extension if it is a JPEG's, else 0. */
-static size_t jpeg_stem(const char *path)
+static Status open_root(const SourceConfig *config, char *text, Part *part)
 {
-    const char *dot = strrchr(base_name(path), '.');
-    if (dot == NULL || (strcasecmp(dot, ".jpg") != 0 && strcasecmp(dot, ".jpeg") != 0)) return 0;
-    return (size_t)(dot - path);
+    TRY(take_weight(text, &part->weight));
+    char *at = strrchr(text, '@');
+    if (at == NULL) return root_open_folder(text, config->masks, &part->root);
+    *at = '\0';
+    return root_open_coco(text, at + 1, config->masks, !config->filter.no_crowds, &part->root);
 }
 
-/* N of "sa_N" in plain decimal form. "sa_01" has no N: it must not be taken for sa_1. */
-static bool sa_number(const char *name, size_t length, uint64_t *number)
+static Status open_part(Source *source, const char *text)
 {
-    if (length < 4 || length > 3 + 18 || memcmp(name, "sa_", 3) != 0) return false;
-    if (name[3] == '0' && length > 4) return false;
-    *number = 0;
-    for (size_t i = 3; i < length; i++) {
-        if (name[i] < '0' || name[i] > '9') return false;
-        *number = *number * 10 + (uint64_t)(name[i] - '0');
-    }
-    return true;
+    char *copy = strdup(text);
+    if (copy == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
+    Part *part = &source->parts[source->n_parts];
+    Status status = open_root(&source->config, copy, part);
+    free(copy);
+    TRY(status);
+    source->n_parts++;
+    part->n = part->root.n_samples;
+    return OK;
 }
 
-static uint64_t sample_id(const char *root, const char *path, size_t stem)
+/* Places of the parts in the list and their shares of an epoch. */
+static void place_parts(Source *source)
 {
-    const char *name = base_name(path), *below = path + strlen(root);
-    uint64_t number;
-    if (sa_number(name, (size_t)(path + stem - name), &number)) return number;
-    while (*below == '/') below++;
-    return rng_name_hash(below);
-}
-
-static Status find_masks(const char *image_path, size_t stem, char **mask_path)
-{
-    if (asprintf(mask_path, "%.*s.json", (int)stem, image_path) < 0) {
-        *mask_path = NULL;
-        return status_fail(E_MEMORY, "out of memory: list of samples");
-    }
-    if (access(*mask_path, R_OK) == 0) return OK;
-    return status_fail(E_FILE, "%s: cannot read %s with its masks: %s", image_path,
-                       base_name(*mask_path), strerror(errno));
-}
-
-static Status add_sample(Source *source, const char *root, const char *path, bool masks)
-{
-    size_t stem = jpeg_stem(path);
-    if (stem == 0) return OK;
-    TRY(buffer_grow(&source->memory, (size_t)(source->n_samples + 1) * sizeof(Sample)));
-    source->samples = source->memory.data;
-    Sample *sample = &source->samples[source->n_samples++];
-    *sample = (Sample){.image_path = strdup(path), .id = sample_id(root, path, stem)};
-    if (sample->image_path == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
-    return masks ? find_masks(path, stem, &sample->mask_path) : OK;
-}
-
-static Status add_entry(Source *source, const char *root, const FTSENT *entry, bool masks)
-{
-    switch (entry->fts_info) {
-    case FTS_F: return add_sample(source, root, entry->fts_path, masks);
-    case FTS_DNR:
-    case FTS_ERR:
-    case FTS_NS:
-        return status_fail(E_FILE, "%s: cannot read: %s", entry->fts_path,
-                           strerror(entry->fts_errno));
-    case FTS_DC: return status_fail(E_FILE, "%s: a link to a folder above itself", entry->fts_path);
-    default: return OK;
+    int64_t left = source->config.limit > 0 ? source->config.limit : INT64_MAX;
+    for (int i = 0; i < source->n_parts; i++) {
+        Part *part = &source->parts[i];
+        if (part->n > left) part->n = left;
+        left -= part->n;
+        part->first = source->n_samples;
+        source->n_samples += part->n;
+        part->drawn = llround(part->weight * (double)part->n);
+        if (part->drawn < 1 && part->n > 0) part->drawn = 1;
+        source->n_epoch += part->drawn;
     }
 }
 
-static Status list_folder(Source *source, const char *root, bool masks)
+typedef struct Listed {
+    uint64_t id;
+    int64_t index;
+} Listed;
+
+static int by_id(const void *left, const void *right)
 {
-    char *roots[] = {(char *)root, NULL};
-    FTS *walk = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, NULL);
-    if (walk == NULL) return status_fail(E_FILE, "%s: cannot read: %s", root, strerror(errno));
-    Status status = OK;
-    for (FTSENT *entry; status == OK && (entry = fts_read(walk)) != NULL;)
-        status = add_entry(source, root, entry, masks);
-    fts_close(walk);
-    return status;
+    const Listed *a = left, *b = right;
+    if (a->id != b->id) return a->id < b->id ? -1 : 1;
+    return a->index < b->index ? -1 : a->index > b->index;
 }
 
-static int compare_names(const void *left, const void *right)
+static Status fail_twins(const Source *source, const Listed *twins)
 {
-    const Sample *a = left, *b = right;
-    int order = strcmp(base_name(a->image_path), base_name(b->image_path));
-    return order ? order : strcmp(a->image_path, b->image_path);
-}
-
-static int compare_ids(const void *left, const void *right)
-{
-    const Sample *a = left, *b = right;
-    return a->id < b->id ? -1 : a->id > b->id;
+    char first[ROOT_NAME_BYTES], second[ROOT_NAME_BYTES];
+    source_image_name(source, twins[0].index, first);
+    source_image_name(source, twins[1].index, second);
+    return status_fail(E_CONFIG, "%.400s and %.400s have the same sample id %llu; keep one of them",
+                       first, second, (unsigned long long)twins[0].id);
 }
 
 /* Two samples of one id would get the same draws and share a place in caches. */
-static Status check_ids(Source *source)
+static Status check_ids(const Source *source)
 {
-    qsort(source->samples, (size_t)source->n_samples, sizeof(Sample), compare_ids);
-    for (int64_t i = 1; i < source->n_samples; i++)
-        if (source->samples[i].id == source->samples[i - 1].id)
-            return status_fail(E_CONFIG, "%s and %s have the same sample id %llu; keep one of them",
-                               source->samples[i - 1].image_path, source->samples[i].image_path,
-                               (unsigned long long)source->samples[i].id);
-    return OK;
+    int64_t n = source->n_samples;
+    Listed *all = malloc((size_t)n * sizeof *all);
+    if (all == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
+    for (int64_t i = 0; i < n; i++) all[i] = (Listed){source_sample_id(source, i), i};
+    qsort(all, (size_t)n, sizeof *all, by_id);
+    Status status = OK;
+    for (int64_t i = 1; i < n && status == OK; i++)
+        if (all[i].id == all[i - 1].id) status = fail_twins(source, &all[i - 1]);
+    free(all);
+    return status;
 }
 
-static Status fill_source(Source *source, const char *root, bool masks)
+static Status fill_source(Source *source)
 {
-    if (access(root, R_OK) != 0)
-        return status_fail(E_FILE, "%s: cannot open the data folder: %s", root, strerror(errno));
-    TRY(list_folder(source, root, masks));
-    if (source->n_samples == 0)
-        return status_fail(E_CONFIG, "%s: no sample; looked for *.jpg and *.jpeg%s at any depth",
-                           root, masks ? " with a .json of the same name beside them" : "");
-    TRY(check_ids(source));
-    qsort(source->samples, (size_t)source->n_samples, sizeof(Sample), compare_names);
-    return OK;
+    const SourceConfig *config = &source->config;
+    source->parts = calloc((size_t)config->n_roots, sizeof *source->parts);
+    if (source->parts == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
+    for (int i = 0; i < config->n_roots; i++) TRY(open_part(source, config->roots[i]));
+    place_parts(source);
+    return check_ids(source);
 }
 
-Status source_open(const char *root, bool masks, Source **out)
+Status source_open(const SourceConfig *config, Source **out)
 {
+    assert(config->n_roots > 0);
     Source *source = calloc(1, sizeof *source);
     if (source == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
-    Status status = fill_source(source, root, masks);
+    source->config = *config;
+    Status status = fill_source(source);
     if (status == OK)
         *out = source;
     else
@@ -162,41 +140,75 @@ Status source_open(const char *root, bool masks, Source **out)
 void source_close(Source *source)
 {
     if (source == NULL) return;
-    for (int64_t i = 0; i < source->n_samples; i++) {
-        free(source->samples[i].image_path);
-        free(source->samples[i].mask_path);
-    }
-    buffer_free(&source->memory);
+    for (int i = 0; i < source->n_parts; i++)
+        source->parts[i].root.ops->close(source->parts[i].root.self);
+    free(source->parts);
     free(source);
 }
 
-void source_limit(Source *source, int64_t n)
-{
-    for (; source->n_samples > n; source->n_samples--) {
-        free(source->samples[source->n_samples - 1].image_path);
-        free(source->samples[source->n_samples - 1].mask_path);
-    }
-}
+/* ---- order ---- */
 
 int64_t source_size(const Source *source) { return source->n_samples; }
 
-static const Sample *sample_at(const Source *source, int64_t index)
+int64_t source_epoch_size(const Source *source) { return source->n_epoch; }
+
+static SourcePlace place_in_part(const Part *part, uint64_t seed, uint32_t epoch, int64_t drawn)
 {
-    assert(index >= 0 && index < source->n_samples);
-    return &source->samples[index];
+    if (part->drawn == part->n) return (SourcePlace){part->first + drawn, epoch};
+    uint64_t position = (uint64_t)epoch * (uint64_t)part->drawn + (uint64_t)drawn;
+    uint64_t n = (uint64_t)part->n;
+    uint32_t pass = (uint32_t)(position / n);
+    RngKey key = {seed, RNG_ORDER, pass, 1 + (uint64_t)part->first};
+    return (SourcePlace){part->first + (int64_t)rng_permute(key, position % n, n), pass};
+}
+
+SourcePlace source_at(const Source *source, uint64_t seed, uint64_t position)
+{
+    uint64_t n = (uint64_t)source->n_epoch;
+    uint32_t epoch = (uint32_t)(position / n);
+    RngKey key = {.seed = seed, .purpose = RNG_ORDER, .epoch = epoch};
+    int64_t drawn = (int64_t)rng_permute(key, position % n, n);
+    const Part *part = source->parts;
+    for (; drawn >= part->drawn; part++) drawn -= part->drawn;
+    return place_in_part(part, seed, epoch, drawn);
+}
+
+/* ---- samples ---- */
+
+static const Root *find_root(const Source *source, int64_t *index)
+{
+    assert(*index >= 0 && *index < source->n_samples);
+    const Part *part = source->parts;
+    while (*index >= part->first + part->n) part++;
+    *index -= part->first;
+    return &part->root;
 }
 
 uint64_t source_sample_id(const Source *source, int64_t index)
 {
-    return sample_at(source, index)->id;
+    const Root *root = find_root(source, &index);
+    return root->ops->sample_id(root->self, index);
 }
 
-const char *source_image_path(const Source *source, int64_t index)
+void source_image_name(const Source *source, int64_t index, char name[ROOT_NAME_BYTES])
 {
-    return sample_at(source, index)->image_path;
+    const Root *root = find_root(source, &index);
+    root->ops->image_name(root->self, index, name);
 }
 
-const char *source_mask_path(const Source *source, int64_t index)
+bool source_has_masks(const Source *source) { return source->config.masks; }
+
+Status source_read_image(const Source *source, int64_t index, RootReader *reader, size_t *n_bytes)
 {
-    return sample_at(source, index)->mask_path;
+    const Root *root = find_root(source, &index);
+    return root->ops->read_image(root->self, index, reader, n_bytes);
+}
+
+Status source_read_masks(const Source *source, int64_t index, RootReader *reader, Annotations *out)
+{
+    assert(source->config.masks);
+    const Root *root = find_root(source, &index);
+    TRY(root->ops->read_masks(root->self, index, reader, out));
+    annotations_filter(&source->config.filter, out);
+    return OK;
 }

@@ -1,52 +1,54 @@
-/* A source: an ordered list of samples, each a JPEG and its masks.
+/* A source: an ordered list of samples, each a JPEG and its masks, from one root or several.
  *
- * Kinds today: an SA-1B folder (sa_N.jpg with sa_N.json beside it, at any depth), or images alone
- * (distillation needs no masks). The order is by file name, so a source is the same list
- * everywhere.
+ * A root is written PATH, or FOLDER@FILE.json for the images of a COCO or LVIS instance file, and
+ * =WEIGHT behind it: an epoch takes that many times the root's samples (2: each twice, 0.5: half of
+ * them, the other half in the next epoch). The order is that of the roots and, within one, of the
+ * file names (of the list, in instance files), so a source is the same list everywhere.
+ *
+ * Invariant: nothing changes after source_open, so threads share a source; what reading needs is in
+ * a RootReader of each.
  */
 #ifndef RETORT_DATA_SOURCE_H
 #define RETORT_DATA_SOURCE_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
-#include "base/status.h"
-#include "data/buffer.h"
-#include "data/rle.h"
+#include "data/root.h"
 
 typedef struct Source Source;
 
-/* source_open: lists the files *.jpg and *.jpeg (in any case) below `root`, links followed.
- * masks   true: every sample needs its json
- * errors  E_FILE if root or a folder in it cannot be read, or a sample lacks its json; E_CONFIG if
- *         it holds no sample, saying what was looked for, or two samples of one id; E_MEMORY */
-Status source_open(const char *root, bool masks, Source **out);
+typedef struct SourceConfig {
+    const char *const *roots;
+    int n_roots;
+    bool masks;        /* every sample needs them */
+    int64_t limit;     /* keep the first ones; 0: all */
+    MaskFilter filter; /* of the masks of each sample */
+} SourceConfig;
+
+/* source_open: lists the samples of all roots.
+ * errors  those of the roots; E_CONFIG if a root's text is wrong, or two samples have one id */
+Status source_open(const SourceConfig *config, Source **out);
 void source_close(Source *source);
-void source_limit(Source *source, int64_t n); /* keeps the first n >= 1 samples */
-int64_t source_size(const Source *source);
 
-/* source_sample_id: N of sa_N; of other names a hash of the path below root. */
+int64_t source_size(const Source *source);       /* samples */
+int64_t source_epoch_size(const Source *source); /* samples that an epoch takes, by the weights */
+
+typedef struct SourcePlace {
+    int64_t index;  /* of the sample */
+    uint32_t epoch; /* how often its root was gone through before: with the id, the key of draws */
+} SourcePlace;
+
+/* source_at: what lies at a position of the endless sequence of epochs. Each epoch is a keyed
+ * permutation (rng_permute, RNG_ORDER), so nothing is stored and any position costs the same. */
+SourcePlace source_at(const Source *source, uint64_t seed, uint64_t position);
+
+/* source_sample_id: see root_sample_id. source_image_name: what messages call it. */
 uint64_t source_sample_id(const Source *source, int64_t index);
-const char *source_image_path(const Source *source, int64_t index);
-const char *source_mask_path(const Source *source, int64_t index); /* NULL for images alone */
+void source_image_name(const Source *source, int64_t index, char name[ROOT_NAME_BYTES]);
+bool source_has_masks(const Source *source);
 
-typedef struct Annotation {
-    Rle mask;       /* run lengths at the size of the image */
-    double bbox[4]; /* x, y, width, height as in the file (SA-1B: last pixel - first pixel), px */
-    double area;    /* px, as in the file */
-} Annotation;
-
-typedef struct Annotations { /* zero-initialise before the first use */
-    int64_t height, width;   /* px */
-    Annotation *items;
-    int64_t n_items;
-    Buffer item_memory, count_memory, text_memory; /* kept from file to file */
-} Annotations;
-
-/* annotations_read: an SA-1B json file, streamed, into the memory of an earlier one where it fits.
- * errors  E_FILE, E_MEMORY; E_FORMAT naming file, annotation and what is wrong (missing key, runs
- *         that do not sum to height*width, size that differs from the image's, no annotation) */
-Status annotations_read(const char *path, Annotations *annotations);
-void annotations_free(Annotations *annotations);
+/* source_read_image: the JPEG file, in reader->file.
+ * source_read_masks: the masks that pass the filter; there may be none.
+ * errors  E_FILE, E_FORMAT naming file and fault; E_MEMORY */
+Status source_read_image(const Source *source, int64_t index, RootReader *reader, size_t *n_bytes);
+Status source_read_masks(const Source *source, int64_t index, RootReader *reader, Annotations *out);
 
 #endif

@@ -28,3 +28,8 @@ const char *test_folder(const char *name, char *buffer, size_t buffer_bytes)
     mkdir(buffer, 0755);
     return buffer;
 }
+
+Status open_source(const char *root, bool masks, Source **out)
+{
+    return source_open(&(SourceConfig){.roots = &root, .n_roots = 1, .masks = masks}, out);
+}

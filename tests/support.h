@@ -5,12 +5,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "data/source.h"
+
 /* shared_path: "../shared/NAME" beside the checkout, in `buffer`; whether it exists. Test programs
  * run from the root of the checkout. */
 bool shared_path(const char *name, char *buffer, size_t buffer_bytes);
 
 /* test_folder: an empty folder under build/tmp for one test; its path. */
 const char *test_folder(const char *name, char *buffer, size_t buffer_bytes);
+
+/* open_source: the samples of one root, all masks kept. errors  those of source_open */
+Status open_source(const char *root, bool masks, Source **out);
 
 /* SKIP_WITHOUT(path, name): skips the test, by name, where the sample data is missing. */
 #define SKIP_WITHOUT(name, buffer)                                               \

@@ -54,8 +54,9 @@ static Reference *next_of_image(References *all, int64_t image_id)
 
 static int64_t check_image(Coco *coco, int64_t image, References *all, Annotations *annotations)
 {
+    CocoScratch scratch = {0};
     int64_t id = coco_image_id(coco, image);
-    must(coco_annotations(coco, image, annotations));
+    must(coco_annotations(coco, image, &scratch, annotations));
     cr_expect_eq(annotations->n_items, coco_annotation_count(coco, image));
     for (int64_t i = 0; i < annotations->n_items; i++) {
         const Rle *mask = &annotations->items[i].mask;
@@ -68,6 +69,7 @@ static int64_t check_image(Coco *coco, int64_t image, References *all, Annotatio
         cr_expect_eq(rle_area(mask), wanted->area);
         free(text);
     }
+    coco_scratch_free(&scratch);
     return annotations->n_items;
 }
 
@@ -174,6 +176,7 @@ static Status open_text(const char *text, Coco **coco)
 Test(coco, images_may_follow_and_be_named_by_url)
 {
     Coco *coco = NULL;
+    CocoScratch scratch = {0};
     Annotations annotations = {0};
     must(open_text(FILE_WITH(IMAGE ", {\"coco_url\": \"http://c.org/val2017/b.jpg\", \"id\": 3, "
                                    "\"height\": 4, \"width\": 5}",
@@ -184,9 +187,10 @@ Test(coco, images_may_follow_and_be_named_by_url)
     cr_expect_str_eq(coco_image_path(coco, 1), "root/val2017/b.jpg");
     cr_expect_eq(coco_annotation_count(coco, 0), 1);
     cr_expect_eq(coco_annotation_count(coco, 1), 0);
-    must(coco_annotations(coco, 0, &annotations));
+    must(coco_annotations(coco, 0, &scratch, &annotations));
     cr_expect_eq(annotations.items[0].mask.counts[1], 2);
     cr_expect_eq(annotations.items[0].area, 4);
+    coco_scratch_free(&scratch);
     annotations_free(&annotations);
     coco_close(coco);
 }
@@ -220,11 +224,13 @@ Test(coco, damaged_files_are_refused)
 Test(coco, runs_that_make_no_mask_are_refused)
 {
     Coco *coco = NULL;
+    CocoScratch scratch = {0};
     Annotations annotations = {0};
     must(open_text(FILE_WITH(IMAGE, "\"segmentation\": {\"counts\": [6, 2, 1]}, " ANNOTATION),
                    &coco));
-    cr_expect_eq(coco_annotations(coco, 0, &annotations), E_FORMAT);
+    cr_expect_eq(coco_annotations(coco, 0, &scratch, &annotations), E_FORMAT);
     cr_expect(strstr(status_message(), "annotation 0"), "%s", status_message());
+    coco_scratch_free(&scratch);
     annotations_free(&annotations);
     coco_close(coco);
 }

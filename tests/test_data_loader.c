@@ -110,7 +110,7 @@ Test(loader, order_and_draws_do_not_depend_on_threads_ranks_or_start)
     test_folder("loader_order", folder, sizeof folder);
     for (int i = 0; i < SAMPLES; i++) link_pair(folder, i + 1, true);
     Source *source;
-    cr_assert_eq(source_open(folder, true, &source), OK, "%s", status_message());
+    cr_assert_eq(open_source(folder, true, &source), OK, "%s", status_message());
     LoaderConfig config = small_config();
     uint64_t wanted[STEPS * GLOBAL], got[STEPS * GLOBAL];
     hash_run(source, config, 1, 0, STEPS, wanted);
@@ -144,7 +144,7 @@ Test(loader, every_epoch_sees_every_sample_once)
     test_folder("loader_epochs", folder, sizeof folder);
     for (int i = 0; i < SAMPLES; i++) link_pair(folder, i + 1, false);
     Source *source;
-    cr_assert_eq(source_open(folder, false, &source), OK, "%s", status_message());
+    cr_assert_eq(open_source(folder, false, &source), OK, "%s", status_message());
     LoaderConfig config = {.teacher_size = 32,
                            .decode_margin = 1,
                            .flip = 0.5,
@@ -191,7 +191,7 @@ Test(loader, a_bad_sample_is_named_at_its_step_and_stays)
         snprintf(first, sizeof first, "%s/sa_1.jpg", folder);
         cr_assert_eq(symlink(realpath(first, absolute), path), 0);
         Source *source;
-        cr_assert_eq(source_open(folder, true, &source), OK, "%s", status_message());
+        cr_assert_eq(open_source(folder, true, &source), OK, "%s", status_message());
         LoaderConfig config = small_config();
         config.n_threads = threads;
         Loader *loader;
@@ -214,7 +214,7 @@ Test(loader, bad_configs_are_named)
     Source *source;
     Loader *loader;
     const Batch *batch;
-    cr_assert_eq(source_open(folder, true, &source), OK);
+    cr_assert_eq(open_source(folder, true, &source), OK);
     LoaderConfig config = small_config();
     config.n_slots = 10;
     cr_expect_eq(loader_create(source, &config, 0, &loader), E_CONFIG);
@@ -233,7 +233,7 @@ Test(loader, bad_configs_are_named)
     config.mask_words = 10;
     cr_assert_eq(loader_create(source, &config, 0, &loader), OK);
     cr_expect_eq(loader_next(loader, &batch), E_CONFIG);
-    cr_expect(message_has("sa_1.json") && message_has("mask_words"), "%s", status_message());
+    cr_expect(message_has("sa_1.jpg") && message_has("mask_words"), "%s", status_message());
     loader_destroy(loader);
     source_close(source);
 }

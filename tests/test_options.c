@@ -210,7 +210,8 @@ Test(options, presets_fill_what_is_left_open)
     FILE *memory = open_memstream(&line, &n_bytes);
     options_print_preset(&options, memory);
     fclose(memory);
-    cr_assert_str_eq(line, "preset released-code: data.decode_margin=0, train.click_rounds=0, "
+    cr_assert_str_eq(line, "preset released-code: data.max_mask_fraction=1, data.decode_margin=0, "
+                           "train.click_rounds=0, "
                            "loss.kind=bce_points, loss.iou_weight=0, masks.repeat=true, "
                            "prompts.points=released, prompts.box_noise=0, optim.lr=8e-7, "
                            "optim.lr_times_ranks=true, optim.warmup_steps=0; "
@@ -240,13 +241,16 @@ Test(options, resolved_config_gives_the_same_options)
     set_up("options_resolved");
     char path[320], first[DIGEST_HEX_BYTES], second[DIGEST_HEX_BYTES];
     snprintf(path, sizeof path, "%s/resolved.yaml", folder);
-    Options options = load(NULL,
-                           OVERRIDES("--train.preset=released-code", "--optim.lr_scale=a.*=0.1,b=2",
-                                     "--data.root=a \"b\" \\ #c: d\n\x01", "--optim.no_decay=",
-                                     "--run.memory_budget=1.5GiB", "--seed=9007199254740991"));
+    Options options = load(
+        NULL,
+        OVERRIDES("--train.preset=released-code", "--optim.lr_scale=a.*=0.1,b=2",
+                  "--data.root=a,b\"c\"@d.json=2", "--run.dir=a \"b\" \\ #c: d\n\x01",
+                  "--optim.no_decay=", "--run.memory_budget=1.5GiB", "--seed=9007199254740991"));
     cr_assert_eq(options_write(&file_ops_system, &options, path), OK, "%s", status_message());
     Options again = load(path, 0, NULL);
-    cr_assert_str_eq(again.data_root, options.data_root);
+    cr_assert_str_eq(again.run_dir, options.run_dir);
+    cr_assert_eq(again.data_root.n, 2);
+    cr_assert_str_eq(again.data_root.items[1], options.data_root.items[1]);
     cr_assert_eq(again.optim_no_decay.n, 0);
     cr_assert_eq(again.loss_kind, OPT_LOSS_BCE_POINTS);
     cr_assert_eq(options_print_changes(&options, &again, stderr), 0);

@@ -309,18 +309,19 @@ Test(files, are_read_as_sa1b)
     JpegDecoder *decoder;
     test_folder("synth_read", root, sizeof root);
     cr_assert_eq(synth(root, "--images=3 --seed=9"), OK, "%s", status_message());
-    cr_assert_eq(source_open(root, true, &source), OK, "%s", status_message());
+    cr_assert_eq(open_source(root, true, &source), OK, "%s", status_message());
     cr_assert_eq(source_size(source), 3);
     cr_assert_eq(jpeg_create(&decoder), OK);
     for (int64_t s = 0; s < 3; s++) {
         static Points points;
         JpegImage image;
-        char name[32];
+        char name[32], jpeg[ROOT_NAME_BYTES], json[160];
+        source_image_name(source, s, jpeg);
+        snprintf(json, sizeof json, "%s/sa_%d.json", root, (int)s + 1);
         memset(&points, 0, sizeof points);
         cr_expect_eq(source_sample_id(source, s), (uint64_t)s + 1);
-        cr_assert_eq(annotations_read(source_mask_path(source, s), &annotations), OK, "%s",
-                     status_message());
-        cr_assert_eq(json_read(source_mask_path(source, s), take_points, &points), OK);
+        cr_assert_eq(annotations_read(json, &annotations), OK, "%s", status_message());
+        cr_assert_eq(json_read(json, take_points, &points), OK);
         cr_assert_eq(points.n, annotations.n_items);
         cr_expect_eq(points.n_ids, points.n);
         cr_expect_eq(points.n_scores, 2 * points.n);
@@ -332,7 +333,7 @@ Test(files, are_read_as_sa1b)
             check_annotation(&annotations.items[i], points.xy[i]);
             for (int64_t j = 0; j < i; j++) cr_expect_neq(points.ids[i], points.ids[j]);
         }
-        cr_assert_eq(jpeg_read(decoder, source_image_path(source, s), 0, &image), OK);
+        cr_assert_eq(jpeg_read(decoder, jpeg, 0, &image), OK);
         cr_expect_eq(image.width, points.width);
         cr_expect_eq(image.height, points.height);
         cr_expect_eq(image.width, WIDTH);

@@ -1,11 +1,11 @@
 /* `retort eval`: how well boxes and clicks give the masks of a data set.
  *
- *   retort eval CONFIG --weights=F --data.root=FOLDER [--coco=F.json]
+ *   retort eval CONFIG --weights=F --data.root=FOLDER
  *               [--prompts=box,click1,click3,click5] [--select=predicted-iou|first|oracle]
  *               [--limit=N] [--out=F.json] [--key=value ..]
  *
- * data.root holds SA-1B pairs, or, with --coco, the images of a COCO or LVIS instance file. One
- * image at a time; annotations of an area below 1 px are left out, crowds are not. `box`: the
+ * data.root is as in training (data/source.h), but no mask is left out by size or score. One image
+ * at a time; annotations of an area below 1 px are left out, crowds are not. `box`: the
  * annotation's box. `clickN`: N clicks, each where the prediction so far is most wrong, all given
  * anew to the model without the earlier mask; the first is made on an empty prediction. A run of
  * five clicks passes through those of one and three.
@@ -27,14 +27,13 @@
 #include "base/memory.h"
 #include "base/text.h"
 #include "data/clicker.h"
-#include "data/coco.h"
 #include "data/json_writer.h"
 #include "train/commands.h"
 #include "train/miou.h"
 #include "train/predictor.h"
 
 static const char usage[] =
-    "retort eval CONFIG --weights=F --data.root=FOLDER [--coco=F.json] "
+    "retort eval CONFIG --weights=F --data.root=FOLDER "
     "[--prompts=box,click1,click3,click5] [--select=predicted-iou|first|oracle] [--limit=N] "
     "[--out=F.json] [--key=value ..]";
 
@@ -56,7 +55,7 @@ typedef struct PromptKind {
 } PromptKind;
 
 typedef struct EvalArgs {
-    const char *config, *weights, *coco, *out;
+    const char *config, *weights, *out;
     Select select;
     int64_t limit; /* images; 0: all */
 } EvalArgs;
@@ -70,8 +69,8 @@ typedef struct Eval {
     Options options;
     Recipe recipe;
     Predictor *predictor;
-    Source *source;   /* of SA-1B, or NULL */
-    Coco *coco;       /* or NULL */
+    Source *source; /* of SA-1B, or NULL */
+    RootReader file;
     int64_t n_listed; /* images */
     ImageReader reader;
     Annotations annotations;
@@ -245,24 +244,20 @@ static Status eval_masks(Eval *e, Group *group)
     return OK;
 }
 
-static Status read_annotations(Eval *e, int64_t index)
-{
-    if (e->coco) return coco_annotations(e->coco, index, &e->annotations);
-    return annotations_read(source_mask_path(e->source, index), &e->annotations);
-}
-
 static Status eval_image(Eval *e, int64_t index, Group *group)
 {
-    const char *path = e->coco ? coco_image_path(e->coco, index)
-                               : source_image_path(e->source, index);
-    TRY(read_annotations(e, index));
+    char name[ROOT_NAME_BYTES];
+    size_t n_bytes;
+    source_image_name(e->source, index, name);
+    TRY(source_read_masks(e->source, index, &e->file, &e->annotations));
     e->n_images++;
-    if (e->annotations.n_items == 0) return OK;
-    TRY(image_read(&e->reader, path, 0));
+    TRY(source_read_image(e->source, index, &e->file, &n_bytes));
+    TRY(image_decode(&e->reader, name, e->file.file.data, n_bytes, 0));
     e->size = image_full_size(&e->reader);
     if (e->size.height != e->annotations.height || e->size.width != e->annotations.width)
-        return status_fail(E_FORMAT, "%s is %lld x %lld px (height x width), its masks %lld x %lld",
-                           path, (long long)e->size.height, (long long)e->size.width,
+        return status_fail(E_FORMAT,
+                           "%.700s is %lld x %lld px (height x width), its masks %lld x %lld", name,
+                           (long long)e->size.height, (long long)e->size.width,
                            (long long)e->annotations.height, (long long)e->annotations.width);
     size_t n_px = (size_t)(e->size.height * e->size.width);
     TRY(buffer_reserve(&e->truth, n_px));
@@ -322,8 +317,7 @@ static Status write_results(const Eval *e)
     json_writer_text(writer, "model", model_name(e->recipe.model));
     json_writer_text(writer, "weights", e->args.weights);
     json_writer_text(writer, "weights_sha256", sha256);
-    json_writer_text(writer, "data", e->options.data_root);
-    if (e->coco) json_writer_text(writer, "annotations", e->args.coco);
+    json_writer_text(writer, "data", e->options.text[OPTION_data_root]);
     json_writer_integer(writer, "images", e->n_images);
     json_writer_text(writer, "select", select_names[e->args.select]);
     json_writer_text(writer, "unit", "mean IoU in percent");
@@ -380,21 +374,19 @@ static Status parse_args(Args *args, Eval *e)
     TRY(parse_kinds(e, args_flag(args, "prompts")));
     TRY(parse_select(args_flag(args, "select"), &e->args.select));
     TRY(args_int(args, "limit", 0, 1, INT64_MAX, &e->args.limit));
-    e->args.coco = args_flag(args, "coco");
     e->args.out = args_flag(args, "out");
     return options_load(e->args.config, args->n, args->words, &e->options);
 }
 
 static Status open_data(Eval *e)
 {
-    const char *root = e->options.data_root;
-    if (root[0] == '\0')
+    const OptionList *roots = &e->options.data_root;
+    SourceConfig config = {
+        .roots = (const char *const *)roots->items, .n_roots = roots->n, .masks = true};
+    if (roots->n == 0)
         return status_fail(E_CONFIG, "data.root is not set; name the folder of the images");
-    if (e->args.coco)
-        TRY(coco_open(e->args.coco, root, &e->coco));
-    else
-        TRY(source_open(root, true, &e->source));
-    e->n_listed = e->coco ? coco_size(e->coco) : source_size(e->source);
+    TRY(source_open(&config, &e->source));
+    e->n_listed = source_size(e->source);
     if (e->args.limit > 0 && e->args.limit < e->n_listed) e->n_listed = e->args.limit;
     return OK;
 }
@@ -429,7 +421,7 @@ Status command_eval(Args *args)
     predictor_destroy(e->predictor);
     recipe_close(&e->recipe);
     source_close(e->source);
-    coco_close(e->coco);
+    root_reader_free(&e->file);
     image_reader_close(&e->reader);
     annotations_free(&e->annotations);
     clicker_free(&e->clicker);

@@ -180,6 +180,24 @@ LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *o, StepKi
     };
 }
 
+Status recipe_open_source(const Options *o, bool masks, Source **out)
+{
+    if (o->data_root.n == 0)
+        return status_fail(E_CONFIG, "data.root is not set; name a folder of images");
+    SourceConfig config = {
+        .roots = (const char *const *)o->data_root.items,
+        .n_roots = o->data_root.n,
+        .masks = masks,
+        .limit = o->data_limit,
+        .filter = {.max_area_fraction = o->data_max_mask_fraction,
+                   .min_area_px = (double)o->data_min_mask_area,
+                   .min_predicted_iou = o->data_min_predicted_iou,
+                   .min_stability = o->data_min_stability,
+                   .no_crowds = !o->data_crowds},
+    };
+    return source_open(&config, out);
+}
+
 double recipe_lr(const Options *o, int64_t step)
 {
     ScheduleKind kind = o->optim_schedule == OPT_SCHEDULE_COSINE ? SCHEDULE_COSINE

@@ -33,6 +33,10 @@ void recipe_step_config(const Recipe *recipe, const Options *options, StepKind k
 /* recipe_loader_config: the loader of distillation or fine-tuning. */
 LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *options, StepKind kind);
 
+/* recipe_open_source: the samples of data.root, with the filters of masks.
+ * errors  those of source_open; E_CONFIG if data.root is not set */
+Status recipe_open_source(const Options *options, bool masks, Source **out);
+
 double recipe_lr(const Options *options, int64_t step); /* of update `step` */
 int32_t recipe_mode(const Options *options,
                     int64_t step); /* 1: three masks, 0: one; equal on all ranks */

@@ -103,7 +103,7 @@ static void training_facts(FILE *out, const ReportRun *run)
     file_fact(out, "Model", o->model, ".yaml");
     file_fact(out, "Teacher", o->teacher_model, ".yaml");
     file_fact(out, "Started from", o->init_weights, "");
-    text_fact(out, "Data", o->data_root);
+    text_fact(out, "Data", o->text[OPTION_data_root]);
     text_fact(out, "Preset", o->text[OPTION_train_preset]);
     fprintf(out, "<dt>Steps</dt><dd>%" PRId64, done);
     if (o->train_steps > done) fprintf(out, " of %" PRId64, o->train_steps);

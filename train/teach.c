@@ -23,6 +23,7 @@ typedef struct Teach {
     Options options;
     Recipe recipe;
     Source *source;
+    RootReader file;
     ImageReader reader;
     Step *step;
     Exec *exec;
@@ -56,10 +57,7 @@ static Status open_all(Teach *t)
 {
     TRY(recipe_open(&t->options, &t->recipe));
     TRY(open_model(t));
-    if (t->options.data_root[0] == '\0')
-        return status_fail(E_CONFIG, "data.root is not set; name a folder of images");
-    TRY(source_open(t->options.data_root, false, &t->source));
-    if (t->options.data_limit > 0) source_limit(t->source, t->options.data_limit);
+    TRY(recipe_open_source(&t->options, false, &t->source));
     TRY(file_make_folders(t->folder));
     size_t side = (size_t)t->info.image_size,
            view = (size_t)(t->info.grid * t->info.grid * t->info.dim);
@@ -80,6 +78,15 @@ static int list_views(Teach *t, int64_t first, int64_t end)
     return n;
 }
 
+static Status read_image(Teach *t, int64_t sample, int64_t smallest_px)
+{
+    char name[ROOT_NAME_BYTES];
+    size_t n_bytes;
+    source_image_name(t->source, sample, name);
+    TRY(source_read_image(t->source, sample, &t->file, &n_bytes));
+    return image_decode(&t->reader, name, t->file.file.data, n_bytes, smallest_px);
+}
+
 static Status teach_view(Teach *t, int slot)
 {
     ImageSize extent;
@@ -98,7 +105,7 @@ static Status teach_shard(Teach *t, int64_t shard, int64_t first, int64_t end)
     free(path);
     if (there) return embeddings_check_shard(t->folder, shard, &t->info, n, t->ids, t->flips);
     for (int64_t sample = first; sample < end; sample++) {
-        TRY(image_read(&t->reader, source_image_path(t->source, sample), smallest_px));
+        TRY(read_image(t, sample, smallest_px));
         for (int flip = 0; flip <= t->info.flips; flip++) TRY(teach_view(t, slot++));
     }
     TRY(embeddings_write_shard(t->folder, shard, &t->info, n, t->ids, t->flips,
@@ -133,6 +140,7 @@ Status command_teach(Args *args)
     step_destroy(t.step);
     recipe_close(&t.recipe);
     source_close(t.source);
+    root_reader_free(&t.file);
     image_reader_close(&t.reader);
     free(t.image);
     for (int i = 0; i < EMBEDDINGS_PER_SHARD; i++) free(t.views[i]);

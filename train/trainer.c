@@ -115,13 +115,10 @@ Status trainer_fit_budget(const Options *options, const Recipe *recipe, int64_t 
 static Status open_data(Trainer *t)
 {
     const Options *o = t->options;
-    if (o->data_root[0] == '\0')
-        return status_fail(E_CONFIG, "data.root is not set; name a folder of images");
-    TRY(source_open(o->data_root, t->kind == STEP_FINETUNE, &t->source));
-    if (o->data_limit > 0) source_limit(t->source, o->data_limit);
+    TRY(recipe_open_source(o, t->kind == STEP_FINETUNE, &t->source));
     t->n_steps = o->train_steps;
     if (t->n_steps == 0)
-        t->n_steps = (int64_t)(o->train_epochs * (double)source_size(t->source) /
+        t->n_steps = (int64_t)(o->train_epochs * (double)source_epoch_size(t->source) /
                                (double)o->train_batch);
     if (t->n_steps < 1)
         return status_fail(E_CONFIG,
