@@ -83,10 +83,16 @@ static size_t align_up(size_t bytes)
     return (bytes + STORE_ALIGN - 1) / STORE_ALIGN * STORE_ALIGN;
 }
 
-Status store_allocate(Store *store)
+size_t store_memory_bytes(const Store *store)
 {
     size_t total = 0;
     for (int i = 0; i < store->n_entries; i++) total += align_up(entry_bytes(&store->entries[i]));
+    return total;
+}
+
+Status store_allocate(Store *store)
+{
+    size_t total = store_memory_bytes(store);
     if (total == 0) return OK;
     TRY(store->backend->alloc(store->backend, total, &store->memory));
     store->memory_bytes = total;

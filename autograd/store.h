@@ -59,6 +59,8 @@ int store_find(const Store *store, const char *name); /* -1 if absent */
 /* store_allocate: memory for all entries, 64-byte aligned each. errors  E_MEMORY */
 Status store_allocate(Store *store);
 size_t store_bytes(const Store *store, StoreKind kind);
+/* store_memory_bytes: what store_allocate takes, or took, for all entries. */
+size_t store_memory_bytes(const Store *store);
 
 /* store_set / store_get: one entry from or to host memory in PyTorch's shape and order.
  * errors  E_SHAPE naming entry, got and wanted; float dtypes are converted, integer ones must be

@@ -14,7 +14,7 @@
 
 enum { MAX_VALUE_BYTES = 80, N_META = 9 };
 
-/* The metadata of a state: the header's fields as text. */
+/* The metadata of a state: the header's fields as text, in slots where they are numbers. */
 typedef struct MetaText {
     MetaPair pairs[N_META];
     char values[N_META][MAX_VALUE_BYTES];
@@ -38,7 +38,7 @@ static void meta_of_header(const StateHeader *header, MetaText *meta)
     snprintf(meta_slot(meta, "seed"), MAX_VALUE_BYTES, "%" PRIu64, header->seed);
     snprintf(meta_slot(meta, "n_threads"), MAX_VALUE_BYTES, "%d", header->n_threads);
     snprintf(meta_slot(meta, "world_size"), MAX_VALUE_BYTES, "%d", header->world_size);
-    snprintf(meta_slot(meta, "config_sha256"), MAX_VALUE_BYTES, "%s", header->config_sha256);
+    meta->pairs[meta->n++] = (MetaPair){"config", header->config};
 }
 
 /* The digest of everything but itself, in the header's order, with the lengths implied by NULs
@@ -136,16 +136,14 @@ static Status check_content(const SafeTensors *file)
 static Status read_header(const SafeTensors *file, StateHeader *header)
 {
     int64_t n_threads = 0, world_size = 0;
-    const char *config;
     TRY(read_number(file, "step", INT64_MAX, &header->step));
     TRY(read_number(file, "data_position", INT64_MAX, &header->data_position));
     TRY(read_seed(file, &header->seed));
     TRY(read_number(file, "n_threads", INT32_MAX, &n_threads));
     TRY(read_number(file, "world_size", INT32_MAX, &world_size));
-    TRY(read_text(file, "config_sha256", &config));
+    TRY(read_text(file, "config", &header->config));
     header->n_threads = (int)n_threads;
     header->world_size = (int)world_size;
-    snprintf(header->config_sha256, sizeof header->config_sha256, "%s", config);
     return OK;
 }
 

@@ -16,7 +16,7 @@
 
 #include "checkpoints/safetensors.h"
 
-enum { STATE_VERSION = 1 };
+enum { STATE_VERSION = 2 };
 
 typedef struct StateHeader {
     int64_t step;          /* updates done */
@@ -24,7 +24,7 @@ typedef struct StateHeader {
     uint64_t seed;
     int n_threads; /* compute threads: another number is not bit-exact */
     int world_size;
-    char config_sha256[DIGEST_HEX_BYTES]; /* of the resolved config; "" if unknown */
+    const char *config; /* the resolved options as text; of a state that was read: its own */
 } StateHeader;
 
 typedef struct State {

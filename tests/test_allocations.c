@@ -68,7 +68,7 @@ static void train(StepKind kind, const char *name, int n_more, char *const *more
     for (int i = 0; i < n_more; i++) words[n++] = more[i];
     Options options;
     cr_assert_eq(options_load(NULL, n, words, &options), OK, "%s", status_message());
-    cr_assert_eq(trainer_run(&options, kind), OK, "%s", status_message());
+    cr_assert_eq(trainer_run(&options, kind, &file_ops_system), OK, "%s", status_message());
     options_free(&options);
 }
 

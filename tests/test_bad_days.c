@@ -30,7 +30,7 @@ static void make_place(const char *name)
 
 static const char *in(const char *folder, const char *name)
 {
-    static char path[4][400];
+    static char path[4][500];
     static int turn;
     turn = (turn + 1) % 4;
     snprintf(path[turn], sizeof path[turn], "%s/%s", folder, name);
@@ -300,8 +300,65 @@ Test(bad_days, a_damaged_state, .timeout = 120)
     flip_bit(path, info.st_size / 2);
     cr_assert_eq(truncate(path, info.st_size - 1), 0);
     EXPECT_REFUSED(finetune("--run.resume=auto --train.steps=4"), "step_000000002.safetensors");
-    EXPECT_REFUSED(finetune("--run.resume=build/tmp/nowhere.safetensors --train.steps=4"),
+    EXPECT_REFUSED(finetune("--run.resume=build/tmp/nowhere.safetensors "
+                            "--run.dir=build/tmp/bad_state/other"),
                    "build/tmp/nowhere.safetensors");
+}
+
+/* The state before it is taken, in so many words, and the run ends in the same bits; also if the
+ * newest one is gone. With no whole state left, nothing is started. */
+Test(bad_days, a_damaged_newest_state_among_others, .timeout = 120)
+{
+    make_place("bad_newest");
+    char whole[200], why[512], newest[400];
+    const char *more = "--run.save_every=1 --run.resume=auto --train.steps=4";
+    snprintf(whole, sizeof whole, "%s/whole", root);
+    snprintf(newest, sizeof newest, "%s", in(run, "checkpoints/step_000000002.safetensors"));
+    program_succeed(TINY_FINETUNE " --data.root=%s --run.dir=%s --optim.schedule=constant "
+                                  "--train.steps=4",
+                    scenes, whole);
+    finetune("--run.save_every=1");
+    flip_bit(newest, 1000000);
+    const ProgramResult *result = finetune(more);
+    cr_expect_eq(result->code, 0, "%s", result->err);
+    cr_expect(strstr(result->err, "is damaged") && strstr(result->err, "trying the state before") &&
+                  strstr(result->err, "step_000000001.safetensors at step 1"),
+              "%s", result->err);
+    cr_expect(
+        same_tensors(in(run, "model.safetensors"), in(whole, "model.safetensors"), why, sizeof why),
+        "%s", why);
+    cr_assert_eq(unlink(in(run, "checkpoints/step_000000004.safetensors")), 0);
+    result = finetune(more);
+    cr_expect_eq(result->code, 0, "%s", result->err);
+    cr_expect(strstr(result->err, "latest names step_000000004.safetensors, which is not there") &&
+                  strstr(result->err, "step_000000003.safetensors at step 3"),
+              "%s", result->err);
+    flip_bit(in(run, "checkpoints/step_000000003.safetensors"), 1000000);
+    flip_bit(in(run, "checkpoints/step_000000004.safetensors"), 1000000);
+    EXPECT_REFUSED(finetune(more), "none of its 2 states is whole", "step_000000004", "is damaged");
+}
+
+Test(bad_days, a_run_that_is_done, .timeout = 120)
+{
+    make_place("bad_done");
+    start_run();
+    cr_expect_eq(access(in(run, "DONE"), R_OK), 0);
+    char *before = file_text(in(run, "log.jsonl"));
+    const ProgramResult *result = finetune("--run.resume=auto");
+    cr_expect_eq(result->code, 0, "%s", result->err);
+    cr_expect(strstr(result->err, "all 2 steps are done"), "%s", result->err);
+    char *after = file_text(in(run, "log.jsonl"));
+    cr_expect_str_eq(after, before, "nothing was done again");
+    free(before);
+    free(after);
+    EXPECT_REFUSED(finetune("--run.resume=auto --train.steps=1"), "did 2 steps", "is to have 1");
+    /* killed between its last state and its result */
+    cr_assert_eq(unlink(in(run, "DONE")), 0);
+    cr_assert_eq(unlink(in(run, "model.safetensors")), 0);
+    result = finetune("--run.resume=auto");
+    cr_expect_eq(result->code, 0, "%s", result->err);
+    cr_expect_eq(access(in(run, "DONE"), R_OK), 0);
+    cr_expect_eq(access(in(run, "model.safetensors"), R_OK), 0);
 }
 
 /* A state of a run with other settings is not taken half. */

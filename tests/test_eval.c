@@ -148,7 +148,7 @@ static void make_weights(const char *path)
     must(store_allocate(store));
     must(model_init(model, store, 3));
     enlarge(store);
-    must(weights_save(store, path));
+    must(weights_save(&file_ops_system, store, path));
     store_destroy(store);
     backend_close(backend);
     model_destroy(model);

@@ -239,7 +239,7 @@ Test(options, presets_fill_what_is_left_open)
 Test(options, resolved_config_gives_the_same_options)
 {
     set_up("options_resolved");
-    char path[320], first[DIGEST_HEX_BYTES], second[DIGEST_HEX_BYTES];
+    char path[320];
     snprintf(path, sizeof path, "%s/resolved.yaml", folder);
     Options options = load(
         NULL,
@@ -254,9 +254,6 @@ Test(options, resolved_config_gives_the_same_options)
     cr_assert_eq(again.optim_no_decay.n, 0);
     cr_assert_eq(again.loss_kind, OPT_LOSS_BCE_POINTS);
     cr_assert_eq(options_print_changes(&options, &again, stderr), 0);
-    options_sha256(&options, first);
-    options_sha256(&again, second);
-    cr_assert_str_eq(first, second);
     options_free(&again);
     again = load(path, OVERRIDES("--seed=1"));
     char *lines = NULL;
@@ -265,8 +262,6 @@ Test(options, resolved_config_gives_the_same_options)
     cr_assert_eq(options_print_changes(&options, &again, memory), 1);
     fclose(memory);
     cr_assert_str_eq(lines, "seed: 1, was 9007199254740991\n");
-    options_sha256(&again, second);
-    cr_assert_str_neq(first, second);
     free(lines);
     options_free(&again);
     options_free(&options);

@@ -354,7 +354,7 @@ static void compare_with_trace(int n_prompts, bool multi)
     snprintf(files.out, sizeof files.out, "%s/out.safetensors", folder);
     fixture_open(&f);
     make_prompts(&f, &prompts);
-    must(weights_save(f.store, files.weights));
+    must(weights_save(&file_ops_system, f.store, files.weights));
     Predictor *predictor = open_predictor(&f, 4);
     Masks got = predict(&f, predictor, n_prompts, prompts.items, multi);
     for (int i = 0; i < n_prompts; i++) {

@@ -20,7 +20,7 @@
 #include "train/commands.h"
 #include "train/feed.h"
 #include "train/recipe.h"
-#include "train/trainer.h"
+#include "train/budget.h"
 
 static const char usage[] =
     "retort bench encoder|decoder|distill|finetune CONFIG [--repeat=N] [--key=value ..]";
@@ -212,7 +212,7 @@ static Status prepare(Bench *bench)
     recipe_step_config(&bench->recipe, o, bench->kind, &config);
     if (bench->kind == STEP_ENCODE || bench->kind == STEP_DECODE) config.bn = BN_EVAL;
     int64_t words = config.n_masks * model_image_size(bench->recipe.model) * 2;
-    TRY(trainer_fit_budget(o, &bench->recipe, words, &config));
+    TRY(budget_fit(o, &bench->recipe, words, &config));
     TRY(step_build(&config, bench->recipe.model, bench->recipe.store, words, &bench->step));
     if (bench->step->loss == VALUE_NONE)
         graph_output(bench->step->graph, bench->step->embedding, "embedding");

@@ -11,7 +11,7 @@ Status command_distill(Args *args)
 {
     Options options;
     TRY(options_load(args_positional(args), args->n, args->words, &options));
-    Status status = trainer_run(&options, STEP_DISTILL);
+    Status status = trainer_run(&options, STEP_DISTILL, &file_ops_system);
     options_free(&options);
     return status;
 }

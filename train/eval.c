@@ -26,6 +26,7 @@
 
 #include "base/memory.h"
 #include "base/text.h"
+#include "checkpoints/digest.h"
 #include "data/clicker.h"
 #include "data/json_writer.h"
 #include "train/commands.h"

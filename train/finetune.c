@@ -10,7 +10,7 @@ Status command_finetune(Args *args)
 {
     Options options;
     TRY(options_load(args_positional(args), args->n, args->words, &options));
-    Status status = trainer_run(&options, STEP_FINETUNE);
+    Status status = trainer_run(&options, STEP_FINETUNE, &file_ops_system);
     options_free(&options);
     return status;
 }

@@ -5,12 +5,14 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 
@@ -45,6 +47,33 @@ void log_close(Log *log)
     if (log->records) fclose(log->records);
     free(log->records_path);
     free(log);
+}
+
+/* Bytes of the whole lines before the first record of `step` or later. */
+static off_t bytes_before(FILE *file, int64_t step)
+{
+    char *line = NULL;
+    size_t room = 0;
+    off_t bytes = 0;
+    for (ssize_t n; (n = getline(&line, &room, file)) > 0 && line[n - 1] == '\n'; bytes += n) {
+        int64_t found;
+        if (sscanf(line, "{\"step\":%" SCNd64, &found) == 1 && found >= step) break;
+    }
+    free(line);
+    return bytes;
+}
+
+Status log_rewind(Log *log, int64_t step)
+{
+    FILE *file = fopen(log->records_path, "rb");
+    if (!file)
+        return status_fail(E_FILE, "%s: cannot be opened: %s", log->records_path, strerror(errno));
+    off_t bytes = bytes_before(file, step);
+    bool failed = ferror(file);
+    fclose(file);
+    if (!failed && ftruncate(fileno(log->records), bytes) == 0) return OK;
+    return status_fail(E_FILE, "%s: cannot be cut back to step %" PRId64 ": %s", log->records_path,
+                       step, strerror(errno));
 }
 
 void log_attach(Log *log, Progress *progress) { log->progress = progress; }

@@ -3,6 +3,10 @@
  * Text goes to stderr (or any FILE), with time and level. Records go to log.jsonl of the run
  * folder, are flushed one by one, and carry their units in the keys: step, lr, loss, grad_norm,
  * img_per_s, step_ms, data_wait_ms, peak_bytes. Used by train/ only; nothing below logs.
+ *
+ * Invariant: a record begins with "step", the update it belongs to, counted from 0 (of weights
+ * after N updates: N-1), and steps never fall. So what a run that goes on from step N will do again
+ * is the end of the file, and log_rewind takes it away: no step is there twice.
  */
 #ifndef RETORT_TRAIN_LOG_H
 #define RETORT_TRAIN_LOG_H
@@ -25,6 +29,10 @@ void log_close(Log *log);
 
 /* log_attach: lines of text go above the progress line on the same terminal. NULL: none (again). */
 void log_attach(Log *log, Progress *progress);
+
+/* log_rewind: removes the records of `step` and later ones, and a last line that is not whole: they
+ * are of a process that was killed after the state that the run goes on from. errors  E_FILE */
+Status log_rewind(Log *log, int64_t step);
 
 /* log_text: one line, "2024-05-01 12:34:56 info  ...". `format` needs no newline. */
 void log_text(Log *log, LogLevel level, const char *format, ...)

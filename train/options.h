@@ -18,7 +18,6 @@
 
 #include "base/file.h"
 #include "base/status.h"
-#include "checkpoints/digest.h"
 
 #include "train/options.def" /* the CHOICES_ lists */
 
@@ -75,11 +74,10 @@ Status options_load(const char *config_path, int n_overrides, char *const *overr
 Status options_set(Options *options, int option, const char *text);
 void options_free(Options *options);
 
-/* options_write: all options as a config, replacing `path`. errors  E_FILE */
+/* options_text: all options as a config, to be freed. options_write: the same, replacing `path`.
+ * errors  E_FILE */
+char *options_text(const Options *options);
 Status options_write(const FileOps *ops, const Options *options, const char *path);
-
-/* options_sha256: digest of all keys and values. */
-void options_sha256(const Options *options, char hex[DIGEST_HEX_BYTES]);
 
 /* options_print_help: every option by group, with type, unit, range, default. */
 void options_print_help(FILE *out);

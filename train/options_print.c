@@ -117,7 +117,7 @@ static void print_config(const Options *options, FILE *out)
     }
 }
 
-Status options_write(const FileOps *ops, const Options *options, const char *path)
+char *options_text(const Options *options)
 {
     char *content = NULL;
     size_t n_bytes = 0;
@@ -125,19 +125,15 @@ Status options_write(const FileOps *ops, const Options *options, const char *pat
     assert(memory);
     print_config(options, memory);
     fclose(memory);
-    Status status = file_replace(ops, path, content, n_bytes);
-    free(content);
-    return status;
+    return content;
 }
 
-void options_sha256(const Options *options, char hex[DIGEST_HEX_BYTES])
+Status options_write(const FileOps *ops, const Options *options, const char *path)
 {
-    Digest *digest = digest_create();
-    for (int i = 0; i < OPTION_COUNT; i++) {
-        digest_add_string(digest, options_row(i)->key);
-        digest_add_string(digest, options->text[i]);
-    }
-    digest_finish(digest, hex);
+    char *content = options_text(options);
+    Status status = file_replace(ops, path, content, strlen(content));
+    free(content);
+    return status;
 }
 
 /* ---- one-line reports ---- */

@@ -17,13 +17,14 @@
 
 #include "base/memory.h"
 #include "train/account.h"
+#include "train/budget.h"
 #include "train/embeddings.h"
 #include "train/feed.h"
 #include "train/log.h"
 #include "train/progress.h"
 #include "train/recipe.h"
 #include "train/run_folder.h"
-#include "train/run_state.h"
+#include "train/saver.h"
 #include "train/scaler.h"
 #include "train/tensorboard.h"
 #include "train/weights.h"
@@ -42,11 +43,13 @@ typedef struct Trainer {
     Log *log;
     Tensorboard *board;
     Progress *progress; /* NULL: stderr is no terminal */
+    Saver *saver;
     Step *step;
     Exec *exec;
     Scaler scaler;
-    int64_t next_step, n_steps, saved_step; /* saved_step -1: none yet */
-    double wait_seconds;                    /* of all steps so far */
+    const FileOps *ops; /* for states, config and result */
+    int64_t next_step, n_steps;
+    double wait_seconds; /* of all steps so far */
 } Trainer;
 
 typedef struct StepResult {
@@ -70,44 +73,6 @@ static int64_t peak_rss_bytes(void)
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     return (int64_t)usage.ru_maxrss * 1024;
-}
-
-/* ---- memory ---- */
-
-/* Bytes that a step of this config needs in all, its store included. */
-static Status planned_bytes(const Recipe *recipe, int64_t words_per_image, const StepConfig *config,
-                            size_t *out)
-{
-    Step *step = NULL;
-    Plan *plan = NULL;
-    TRY(step_build(config, recipe->model, recipe->store, words_per_image, &step));
-    Status status = step_finish(step);
-    if (status == OK) status = plan_build(step->graph, recipe->backend, &plan);
-    if (status == OK) *out = plan->memory.total;
-    plan_destroy(plan);
-    step_destroy(step);
-    return status;
-}
-
-Status trainer_fit_budget(const Options *options, const Recipe *recipe, int64_t words_per_image,
-                          StepConfig *config)
-{
-    bool choose = config->n_masks > 0 && config->mask_chunk == 0;
-    if (choose)
-        config->mask_chunk = config->n_masks < TRAINER_MAX_CHUNK ? config->n_masks
-                                                                 : TRAINER_MAX_CHUNK;
-    if (options->run_memory_budget == 0) return OK;
-    for (;; config->mask_chunk /= 2) {
-        size_t bytes;
-        TRY(planned_bytes(recipe, words_per_image, config, &bytes));
-        if (bytes <= (size_t)options->run_memory_budget) return OK;
-        if (!choose || config->mask_chunk == 1)
-            return status_fail(
-                E_MEMORY,
-                "run.memory_budget = %" PRId64 " bytes, but %s needs %zu; give more, a smaller "
-                "train.micro_batch, or modules to run.recompute",
-                options->run_memory_budget, choose ? "one mask at a time" : "this run", bytes);
-    }
 }
 
 /* ---- opening ---- */
@@ -181,7 +146,7 @@ static Status open_step(Trainer *t)
             E_CONFIG,
             "distillation needs teacher.model and teacher.weights, or teacher.embeddings");
     t->loader_config = recipe_loader_config(&t->recipe, o, t->kind);
-    TRY(trainer_fit_budget(o, &t->recipe, t->loader_config.mask_words, &t->config));
+    TRY(budget_fit(o, &t->recipe, t->loader_config.mask_words, &t->config));
     TRY(step_build(&t->config, t->recipe.model, t->recipe.store, t->loader_config.mask_words,
                    &t->step));
     TRY(step_finish(t->step));
@@ -197,12 +162,35 @@ static Status adopt_decoder(Trainer *t)
     return weights_copy(t->recipe.store, t->recipe.teacher_store, "mask_decoder.");
 }
 
+/* From the newest state that is whole. A damaged one is named, and the one before it taken; states
+ * of a run with other settings are whole, and stop the run. */
+static Status load_newest(Trainer *t, StateHeader *header)
+{
+    const RunFolder *folder = t->folder;
+    char newest[512];
+    for (int i = 0; i < folder->n_resume_from; i++) {
+        Status status = run_state_load(t->recipe.store, folder->resume_from[i], header);
+        if (status == OK)
+            log_text(t->log, LOG_INFO, "resumed %s at step %" PRId64, folder->resume_from[i],
+                     header->step);
+        if (status != E_FORMAT || folder->n_resume_from == 1) return status;
+        log_text(t->log, LOG_WARN, "%s; trying the state before it", status_message());
+        if (i == 0) snprintf(newest, sizeof newest, "%s", status_message());
+    }
+    return status_fail(E_FORMAT, "%s: none of its %d states is whole; of the newest: %s",
+                       folder->checkpoints, folder->n_resume_from, newest);
+}
+
 static Status load_state(Trainer *t)
 {
     StateHeader header;
-    TRY(run_state_load(t->recipe.store, t->folder->resume_from, &header));
-    t->next_step = t->saved_step = header.step;
-    log_text(t->log, LOG_INFO, "resumed %s at step %" PRId64, t->folder->resume_from, header.step);
+    TRY(load_newest(t, &header));
+    t->next_step = header.step;
+    if (header.step > t->n_steps)
+        return status_fail(E_CONFIG,
+                           "run.dir=%s: the run did %" PRId64 " steps, but is to have %" PRId64
+                           "; set train.steps, or choose another folder",
+                           t->folder->path, header.step, t->n_steps);
     if (header.n_threads != t->recipe.backend->n_threads)
         log_text(t->log, LOG_WARN,
                  "not bit-exact: the state is of a run with %d compute threads, this one has %d",
@@ -214,7 +202,7 @@ static Status load_state(Trainer *t)
  * start. */
 static Status load_start(Trainer *t)
 {
-    bool resumes = t->folder->resume_from != NULL;
+    bool resumes = t->folder->n_resume_from > 0;
     bool teaches = t->kind == STEP_DISTILL && t->recipe.teacher && (t->config.teacher || !resumes);
     if (teaches) TRY(recipe_load_teacher(&t->recipe, t->options));
     if (resumes) return load_state(t);
@@ -234,6 +222,8 @@ static void announce(Trainer *t)
     options_print_preset(t->options, stderr);
     if (t->folder->changes[0]) fprintf(stderr, "%s", t->folder->changes);
     account_memory(stderr, exec_plan(t->exec));
+    fprintf(stderr, "  %-24s %10.1f\n", "copy for saving, beside it",
+            (double)snapshot_bytes(t->recipe.store) / (1024.0 * 1024.0));
     log_text(t->log, LOG_INFO,
              "%s: %" PRId64 " samples, %" PRId64 " steps of %" PRId64
              " images, backend %s, %s, %d threads, "
@@ -268,6 +258,32 @@ static Status open_board(Trainer *t)
     return status;
 }
 
+static Status open_run(Trainer *t)
+{
+    TRY(run_folder_open(t->ops, t->options, &t->folder));
+    TRY(log_open(stderr, t->folder->log_path, &t->log));
+    if (t->folder->lost) log_text(t->log, LOG_WARN, "%s", t->folder->lost);
+    return load_start(t);
+}
+
+static bool is_done(const Trainer *t) { return t->folder->done && t->next_step == t->n_steps; }
+
+/* Nothing of the run is changed before this. */
+static Status begin_run(Trainer *t)
+{
+    TRY(exec_create(t->step->graph, t->recipe.backend, &t->exec));
+    TRY(loader_create(t->source, &t->loader_config, t->next_step, &t->loader));
+    TRY(run_folder_begin(t->folder, t->options));
+    TRY(log_rewind(t->log, t->next_step));
+    TRY(open_board(t));
+    TRY(saver_open(t->folder, t->recipe.store, t->log,
+                   t->folder->n_resume_from > 0 ? t->next_step : -1, &t->saver));
+    announce(t);
+    t->progress = progress_open(stderr, t->next_step, t->n_steps);
+    log_attach(t->log, t->progress);
+    return OK;
+}
+
 static Status open_all(Trainer *t)
 {
     TRY(recipe_open(t->options, &t->recipe));
@@ -275,20 +291,11 @@ static Status open_all(Trainer *t)
     TRY(check_embeddings(t));
     TRY(open_step(t));
     TRY(pin_choices(t));
-    TRY(run_folder_open(&file_ops_system, t->options, &t->folder));
-    TRY(log_open(stderr, t->folder->log_path, &t->log));
-    TRY(load_start(t));
-    TRY(open_board(t));
-    TRY(exec_create(t->step->graph, t->recipe.backend, &t->exec));
     if (t->embeddings)
         t->targets = mem_alloc(
             (size_t)shape_elems(graph_value(t->step->graph, t->step->target)->shape) *
             sizeof(float));
-    TRY(loader_create(t->source, &t->loader_config, t->next_step, &t->loader));
-    announce(t);
-    t->progress = progress_open(stderr, t->next_step, t->n_steps);
-    log_attach(t->log, t->progress);
-    return OK;
+    return open_run(t);
 }
 
 /* From here on, stderr is free for tables and errors. */
@@ -302,6 +309,7 @@ static void end_progress(Trainer *t)
 static void close_all(Trainer *t)
 {
     end_progress(t);
+    saver_close(t->saver);
     loader_destroy(t->loader);
     exec_destroy(t->exec);
     step_destroy(t->step);
@@ -316,31 +324,38 @@ static void close_all(Trainer *t)
 
 /* ---- saving ---- */
 
-static Status save_state(Trainer *t)
+/* The state after `next_step` updates; see saver_save for `score`. */
+static Status save_state(Trainer *t, double score)
 {
-    if (t->saved_step == t->next_step) return OK;
+    char *config = options_text(t->options);
     StateHeader header = {.step = t->next_step,
                           .data_position = t->next_step * t->config.batch,
                           .seed = (uint64_t)t->options->seed,
                           .n_threads = t->recipe.backend->n_threads,
-                          .world_size = 1};
-    options_sha256(t->options, header.config_sha256);
-    char *path = run_folder_state_path(t->folder, t->next_step);
-    Status status = run_state_save(t->recipe.store, path, &header);
-    if (status == OK) status = run_folder_publish(t->folder, t->next_step);
-    if (status == OK) log_text(t->log, LOG_INFO, "saved %s", path);
-    if (status == OK) t->saved_step = t->next_step;
-    free(path);
+                          .world_size = 1,
+                          .config = config};
+    Status status = saver_save(t->saver, &header, score);
+    free(config);
     return status;
 }
 
+static bool save_is_due(const Trainer *t)
+{
+    int64_t milestone = t->options->run_milestone_every;
+    return t->next_step % t->options->run_save_every == 0 ||
+           (milestone > 0 && t->next_step % milestone == 0);
+}
+
+/* What the run was for, and only then the mark that it is done. */
 static Status save_result(Trainer *t)
 {
+    TRY(save_state(t, NAN));
+    TRY(saver_wait(t->saver));
     char *path = file_join(t->folder->path, "model.safetensors");
-    Status status = weights_save(t->recipe.store, path);
+    Status status = weights_save(t->ops, t->recipe.store, path);
     if (status == OK) log_text(t->log, LOG_INFO, "wrote %s", path);
     free(path);
-    return status;
+    return status == OK ? run_folder_finish(t->folder, t->n_steps) : status;
 }
 
 /* ---- a step ---- */
@@ -380,15 +395,17 @@ static Status explain_bad_step(Trainer *t, const Batch *batch, const StepResult 
     for (int64_t i = 0; i < t->config.batch && used + 24 < sizeof ids; i++)
         used += (size_t)snprintf(ids + used, sizeof ids - used, "%s%" PRIu64, i ? ", " : "",
                                  batch->sample_id[i]);
+    TRY(saver_wait(t->saver));
     Status status = exec_run_checked(t->exec);
     if (status == OK)
         snprintf(why, sizeof why, "the sum of squares of the gradients overflows");
     else
         snprintf(why, sizeof why, "%s", status_message());
-    if (t->saved_step < 0)
+    if (saver_saved_step(t->saver) < 0)
         snprintf(last, sizeof last, "no state was saved yet");
     else
-        snprintf(last, sizeof last, "the last state is of step %" PRId64, t->saved_step);
+        snprintf(last, sizeof last, "the last state is of step %" PRId64,
+                 saver_saved_step(t->saver));
     return status_fail(E_NUMERIC,
                        "step %" PRId64
                        ": loss %g, gradient norm %g; %s; sample ids %s; nothing was updated, %s",
@@ -459,7 +476,8 @@ static Status run_step(Trainer *t)
     TRY(record_step(t, &result));
     show_step(t, &result);
     t->next_step++;
-    return t->next_step % t->options->run_save_every == 0 ? save_state(t) : OK;
+    TRY(saver_poll(t->saver));
+    return save_is_due(t) ? save_state(t, NAN) : OK;
 }
 
 static Status run_steps(Trainer *t)
@@ -468,27 +486,33 @@ static Status run_steps(Trainer *t)
     while (t->next_step < t->n_steps) {
         TRY(run_step(t));
         if (!stop_signal) continue;
-        TRY(save_state(t));
+        TRY(save_state(t, NAN));
+        TRY(saver_wait(t->saver));
         return status_fail(E_INTERRUPTED,
                            "stopped by signal %d after step %" PRId64
                            "; the state is saved; go on with "
                            "--run.resume=auto",
                            (int)stop_signal, t->next_step - 1);
     }
-    TRY(save_state(t));
     TRY(save_result(t));
     end_progress(t);
     if (t->options->run_profile) account_profile(stderr, t->step->graph, t->exec, 0);
     return OK;
 }
 
-Status trainer_run(Options *options, StepKind kind)
+Status trainer_run(Options *options, StepKind kind, const FileOps *ops)
 {
-    Trainer t = {.options = options, .kind = kind, .saved_step = -1};
+    Trainer t = {.options = options, .kind = kind, .ops = ops};
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
+    signal(SIGUSR1, on_signal);
     Status status = open_all(&t);
-    if (status == OK) status = run_steps(&t);
+    if (status == OK && is_done(&t)) {
+        log_text(t.log, LOG_INFO, "%s: all %" PRId64 " steps are done", t.folder->path, t.n_steps);
+    } else if (status == OK) {
+        status = begin_run(&t);
+        if (status == OK) status = run_steps(&t);
+    }
     close_all(&t);
     return status;
 }

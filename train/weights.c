@@ -120,35 +120,24 @@ Status weights_copy(Store *dst, const Store *src, const char *prefix)
     return OK;
 }
 
-Status weights_collect(const Store *store, unsigned kinds, HostTensors *out)
+static void free_tensors(int n, NamedTensor *tensors)
 {
-    *out = (HostTensors){.items = mem_alloc((size_t)store->n_entries * sizeof(NamedTensor))};
-    for (int i = 0; i < store->n_entries; i++) {
-        if (!(kinds & 1u << store->entries[i].kind)) continue;
-        NamedTensor *item = &out->items[out->n_items++];
-        item->name = store->entries[i].name;
-        Status status = host_copy(store, i, &item->tensor);
-        if (status != OK) {
-            weights_free(out);
-            return status;
-        }
-    }
-    return OK;
+    for (int i = 0; i < n; i++) free(tensors[i].tensor.data);
+    free(tensors);
 }
 
-void weights_free(HostTensors *tensors)
+Status weights_save(const FileOps *ops, const Store *store, const char *path)
 {
-    for (int i = 0; i < tensors->n_items; i++) free(tensors->items[i].tensor.data);
-    free(tensors->items);
-    *tensors = (HostTensors){0};
-}
-
-Status weights_save(const Store *store, const char *path)
-{
-    HostTensors tensors;
-    TRY(weights_collect(store, WEIGHT_KINDS, &tensors));
+    NamedTensor *tensors = mem_alloc((size_t)store->n_entries * sizeof *tensors);
     MetaPair meta[] = {{"format", "pt"}};
-    Status status = safetensors_write(path, tensors.n_items, tensors.items, 1, meta);
-    weights_free(&tensors);
+    int n = 0;
+    Status status = OK;
+    for (int i = 0; i < store->n_entries && status == OK; i++) {
+        if (!is_weight(&store->entries[i])) continue;
+        tensors[n].name = store->entries[i].name;
+        status = host_copy(store, i, &tensors[n++].tensor);
+    }
+    if (status == OK) status = safetensors_write_with(ops, path, n, tensors, 1, meta);
+    free_tensors(n, tensors);
     return status;
 }

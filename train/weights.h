@@ -24,23 +24,8 @@ bool weights_is_optimizer_name(const char *name);
  * `src`. errors  E_SHAPE if one is absent or differs */
 Status weights_copy(Store *dst, const Store *src, const char *prefix);
 
-/* Host copies of store entries as NamedTensors in PyTorch's shape and order. */
-typedef struct HostTensors {
-    NamedTensor *items;
-    int n_items;
-} HostTensors;
-
-/* weights_collect: all entries whose kind is in `kinds` (a bit mask of 1 << StoreKind). errors
- * E_DEVICE */
-Status weights_collect(const Store *store, unsigned kinds, HostTensors *out);
-void weights_free(HostTensors *tensors);
-
-enum {
-    WEIGHT_KINDS = 1u << STORE_PARAMETER | 1u << STORE_BUFFER,
-    STATE_KINDS = ~0u,
-};
-
-/* weights_save: parameters and buffers to a safetensors file, atomically. */
-Status weights_save(const Store *store, const char *path);
+/* weights_save: parameters and buffers to a safetensors file, under PyTorch's names, in its shapes
+ * and order, atomically. errors  E_DEVICE; those of safetensors_write */
+Status weights_save(const FileOps *ops, const Store *store, const char *path);
 
 #endif

@@ -1,0 +1,16 @@
+/* What a run will take, before anything is allocated, and a choice of chunks that fits what is
+ * allowed. Used by the training loop and `bench`. */
+#ifndef RETORT_TRAIN_BUDGET_H
+#define RETORT_TRAIN_BUDGET_H
+
+#include "train/recipe.h"
+
+/* budget_fit: makes the plan fit run.memory_budget. Sets config->mask_chunk where it is 0: the most
+ * masks at a time, up to BUDGET_MAX_CHUNK, that fit. What is counted: the plan, and the copy of the
+ * store that is written as a checkpoint while training goes on (train/saver.h).
+ * errors  E_MEMORY saying what the run would need, with one mask at a time if the chunk was free */
+enum { BUDGET_MAX_CHUNK = 8 }; /* beyond it the decoder's matrix products gain nothing */
+Status budget_fit(const Options *options, const Recipe *recipe, int64_t words_per_image,
+                  StepConfig *config);
+
+#endif
