@@ -39,7 +39,8 @@ static void blend(Canvas *canvas, int64_t y, int64_t x, Colour colour, double sh
         pixel[c] = (uint8_t)lround((1 - share) * pixel[c] + share * colour.rgb[c]);
 }
 
-Status overlay_mask(Canvas *canvas, const uint8_t *mask, Colour colour, DistanceScratch *scratch)
+static Status draw_mask(Canvas *canvas, const uint8_t *mask, Colour colour, double inner_share,
+                        DistanceScratch *scratch)
 {
     int64_t height = canvas->size.height, width = canvas->size.width;
     double outline = line_width(canvas) * line_width(canvas);
@@ -47,9 +48,20 @@ Status overlay_mask(Canvas *canvas, const uint8_t *mask, Colour colour, Distance
     if (!squared) return status_fail(E_MEMORY, "out of memory: outline of a mask");
     Status status = distance_squared(scratch, mask, height, width, width, squared);
     for (int64_t i = 0; status == OK && i < height * width; i++)
-        if (mask[i]) blend(canvas, i / width, i % width, colour, squared[i] <= outline ? 1 : tint);
+        if (mask[i])
+            blend(canvas, i / width, i % width, colour, squared[i] <= outline ? 1 : inner_share);
     free(squared);
     return status;
+}
+
+Status overlay_mask(Canvas *canvas, const uint8_t *mask, Colour colour, DistanceScratch *scratch)
+{
+    return draw_mask(canvas, mask, colour, tint, scratch);
+}
+
+Status overlay_outline(Canvas *canvas, const uint8_t *mask, Colour colour, DistanceScratch *scratch)
+{
+    return draw_mask(canvas, mask, colour, 0, scratch);
 }
 
 /* The whole pixels from a to b, cut to 0..n-1. */

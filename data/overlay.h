@@ -1,4 +1,4 @@
-/* Masks and prompts drawn onto a picture. Used by `retort segment`. */
+/* Masks and prompts drawn onto a picture. Used by `retort segment` and `retort eval`. */
 #ifndef RETORT_DATA_OVERLAY_H
 #define RETORT_DATA_OVERLAY_H
 
@@ -24,6 +24,10 @@ typedef struct Canvas {
  * shapes  mask (size.height, size.width), nonzero = foreground
  * errors  E_MEMORY */
 Status overlay_mask(Canvas *canvas, const uint8_t *mask, Colour colour, DistanceScratch *scratch);
+
+/* overlay_outline: the outline alone. */
+Status overlay_outline(Canvas *canvas, const uint8_t *mask, Colour colour,
+                       DistanceScratch *scratch);
 
 /* overlay_box: the frame of the box x0, y0, x1, y1. overlay_point: a disc with a white rim, green
  * for foreground, red for background. Units: px; what lies outside the picture is cut off. */

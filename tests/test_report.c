@@ -212,6 +212,7 @@ Test(report, says_what_runs_were)
                                          "<dd>20.0 s</dd>",
                                          "<dd>1.0 %</dd>",
                                          "<dd>2.5 GB</dd>",
+                                         "learns a teacher's embeddings",
                                          "<h2>Distillation</h2>",
                                          "<h2>Training on masks</h2>",
                                          "logarithmic axis",
@@ -220,6 +221,8 @@ Test(report, says_what_runs_were)
                                          ", eval_coco.json",
                                          "<td>61.2<small>70.0 / &ndash; / 50.0</small></td>",
                                          "<td>44.0<small>1.0 / 2.0 / 3.0</small></td>",
+                                         "1 click<small>",
+                                         "box, filled<small>",
                                          "<h3>a&lt;b&gt;</h3>",
                                          "<h3>other</h3>",
                                          "no picture",
@@ -302,6 +305,20 @@ Test(report, results_alone_make_a_page)
     page = PAGE_OF("run");
     cr_assert_null(strstr(page, "<table"));
     cr_assert_null(strstr(page, "<h2>Pictures"));
+    free(page);
+}
+
+Test(report, the_best_of_a_line_stands_out)
+{
+    test_folder("report_best", folder, sizeof folder);
+    char better[sizeof eval_text];
+    strcpy(better, eval_text);
+    memcpy(strstr(better, "44.04"), "45.14", 5);
+    write_file("one", "eval.json", eval_text);
+    write_file("two", "eval.json", better);
+    char *page = PAGE_OF("one", "two");
+    cr_assert_not_null(strstr(page, "<td class=\"best\">45.1<small>"));
+    cr_assert_eq(count(page, page + strlen(page), "class=\"best\""), 1, "equal ones do not");
     free(page);
 }
 

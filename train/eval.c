@@ -2,7 +2,7 @@
  *
  *   retort eval CONFIG --weights=F --data.root=FOLDER
  *               [--prompts=box,click1,click3,click5] [--select=predicted-iou|first|oracle]
- *               [--limit=N] [--out=F.json] [--key=value ..]
+ *               [--limit=N] [--out=F.json] [--pictures=FOLDER] [--pictured=N] [--key=value ..]
  *
  * data.root is as in training (data/source.h), but no mask is left out by size or score. One image
  * at a time; annotations of an area below 1 px are left out, crowds are not. `box`: the
@@ -13,6 +13,8 @@
  * Of a prompt's masks one is scored, and clicked on: that with the highest predicted IoU
  * (predicted-iou, the published protocol), the single-mask output (first), or the best of the three
  * by its true IoU (oracle). The rule is named in the result file.
+ *
+ * --pictures: the first images (--pictured, 4) with prompts, predictions and true outlines.
  *
  * box_fill is the score of the mask's tight pixel box, filled: what is had without a model.
  *
@@ -30,13 +32,14 @@
 #include "data/clicker.h"
 #include "data/json_writer.h"
 #include "train/commands.h"
+#include "train/eval_pictures.h"
 #include "train/miou.h"
 #include "train/predictor.h"
 
 static const char usage[] =
     "retort eval CONFIG --weights=F --data.root=FOLDER "
     "[--prompts=box,click1,click3,click5] [--select=predicted-iou|first|oracle] [--limit=N] "
-    "[--out=F.json] [--key=value ..]";
+    "[--out=F.json] [--pictures=FOLDER] [--pictured=N] [--key=value ..]";
 
 enum {
     GROUP = 32, /* masks in work at a time, so that memory does not grow with an image's masks */
@@ -56,9 +59,10 @@ typedef struct PromptKind {
 } PromptKind;
 
 typedef struct EvalArgs {
-    const char *config, *weights, *out;
+    const char *config, *weights, *out, *pictures;
     Select select;
-    int64_t limit; /* images; 0: all */
+    int64_t limit;    /* images; 0: all */
+    int64_t pictured; /* images */
 } EvalArgs;
 
 typedef struct Eval {
@@ -80,6 +84,7 @@ typedef struct Eval {
     Buffer truth, prediction; /* dense masks of the present image */
     float *logits, *iou;      /* (GROUP,C,lowres,lowres), (GROUP,C) */
     int64_t n_images;
+    EvalPictures *pictures; /* or NULL */
 } Eval;
 
 /* Masks of an image that are worked on together, and what was clicked so far. */
@@ -131,10 +136,19 @@ static double score(Eval *e, int64_t place)
     return best == n - 1 ? iou : score_candidate(e, place, best);
 }
 
-static void add_score(Eval *e, int64_t n_clicks, const Annotation *item, double iou)
+/* Scores place `place` of a group, for all kinds that end with this prompt. */
+static Status add_score(Eval *e, const Annotation *item, int64_t place, const Prompt *prompt)
 {
-    for (int i = 0; i < e->n_kinds; i++)
-        if (e->kinds[i].n_clicks == n_clicks) miou_add(&e->kinds[i].miou, item->area, iou);
+    rle_decode(&item->mask, e->truth.data);
+    double iou = score(e, place);
+    for (int i = 0; i < e->n_kinds; i++) {
+        if (e->kinds[i].n_clicks != prompt->n_points) continue;
+        miou_add(&e->kinds[i].miou, item->area, iou);
+        if (e->pictures && eval_pictures_wanted(e->pictures))
+            TRY(eval_pictures_add(e->pictures, i, item - e->annotations.items, prompt,
+                                  e->truth.data, e->prediction.data));
+    }
+    return OK;
 }
 
 /* ---- boxes ---- */
@@ -165,10 +179,7 @@ static Status eval_boxes(Eval *e, Group *group)
         prompts[i].box = box;
     }
     TRY(predict(e, group->n, prompts));
-    for (int64_t i = 0; i < group->n; i++) {
-        rle_decode(&group->items[i]->mask, e->truth.data);
-        add_score(e, 0, group->items[i], score(e, i));
-    }
+    for (int64_t i = 0; i < group->n; i++) TRY(add_score(e, group->items[i], i, &prompts[i]));
     return OK;
 }
 
@@ -206,8 +217,7 @@ static Status eval_clicks(Eval *e, Group *group)
                 .n_points = n_clicks, .points = group->points[i], .labels = group->labels[i]};
         TRY(predict(e, group->n, prompts));
         for (int64_t i = 0; i < group->n; i++) {
-            rle_decode(&group->items[i]->mask, e->truth.data);
-            add_score(e, n_clicks, group->items[i], score(e, i));
+            TRY(add_score(e, group->items[i], i, &prompts[i]));
             if (n_clicks < e->max_clicks) TRY(click(e, group, i, n_clicks));
         }
     }
@@ -245,6 +255,13 @@ static Status eval_masks(Eval *e, Group *group)
     return OK;
 }
 
+static Status end_pictures(Eval *e, const char *image_path)
+{
+    const char *kinds[MAX_KINDS];
+    for (int i = 0; i < e->n_kinds; i++) kinds[i] = e->kinds[i].name;
+    return eval_pictures_end(e->pictures, image_path, kinds);
+}
+
 static Status eval_image(Eval *e, int64_t index, Group *group)
 {
     char name[ROOT_NAME_BYTES];
@@ -264,7 +281,9 @@ static Status eval_image(Eval *e, int64_t index, Group *group)
     TRY(buffer_reserve(&e->truth, n_px));
     TRY(buffer_reserve(&e->prediction, n_px));
     TRY(predictor_set_image(e->predictor, &e->reader));
-    return eval_masks(e, group);
+    if (e->pictures) eval_pictures_begin(e->pictures, &e->reader);
+    TRY(eval_masks(e, group));
+    return e->pictures ? end_pictures(e, name) : OK;
 }
 
 static Status eval_all(Eval *e)
@@ -375,7 +394,9 @@ static Status parse_args(Args *args, Eval *e)
     TRY(parse_kinds(e, args_flag(args, "prompts")));
     TRY(parse_select(args_flag(args, "select"), &e->args.select));
     TRY(args_int(args, "limit", 0, 1, INT64_MAX, &e->args.limit));
+    TRY(args_int(args, "pictured", 4, 1, INT64_MAX, &e->args.pictured));
     e->args.out = args_flag(args, "out");
+    e->args.pictures = args_flag(args, "pictures");
     return options_load(e->args.config, args->n, args->words, &e->options);
 }
 
@@ -397,6 +418,8 @@ static Status open_all(Eval *e)
     TRY(open_data(e));
     TRY(image_reader_open(&e->reader));
     TRY(predictor_open(&e->options, e->args.weights, PROMPTS_AT_ONCE, &e->recipe, &e->predictor));
+    if (e->args.pictures)
+        TRY(eval_pictures_open(e->args.pictures, e->args.pictured, e->n_kinds, &e->pictures));
     size_t n = GROUP * (size_t)n_candidates(e), lowres = (size_t)predictor_lowres(e->predictor);
     e->logits = mem_alloc(n * lowres * lowres * sizeof(float));
     e->iou = mem_alloc(n * sizeof(float));
@@ -426,6 +449,7 @@ Status command_eval(Args *args)
     image_reader_close(&e->reader);
     annotations_free(&e->annotations);
     clicker_free(&e->clicker);
+    eval_pictures_close(e->pictures);
     buffer_free(&e->truth);
     buffer_free(&e->prediction);
     free(e->logits);

@@ -73,6 +73,9 @@ typedef struct ReportForm {
  * written to `out` is then incomplete */
 Status report_page(const ReportForm *form, int n_runs, const ReportRun *runs, FILE *out);
 
+/* report_results: the tables of results, a heading before them; nothing if no run has any. */
+void report_results(FILE *out, int n_runs, const ReportRun *runs);
+
 typedef struct ReportCurve {
     const char *name;
     int colour; /* the run's place */

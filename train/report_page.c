@@ -1,4 +1,5 @@
-/* The page of a report, from top to bottom: runs, curves, results, pictures. See report.h. */
+/* The page of a report, from top to bottom: runs, curves, results (report_results.c), pictures. See
+ * report.h. */
 #include "train/report.h"
 
 #include <inttypes.h>
@@ -96,6 +97,19 @@ static void loss_fact(FILE *out, const ReportLog *log)
             sums[1] / counts[1]);
 }
 
+/* Distillation and training on masks have losses and rates that no axis can hold together. */
+static bool is_distillation(const ReportRun *run)
+{
+    return run->options.teacher_model[0] || run->options.teacher_embeddings[0];
+}
+
+static const char *stage_of(const ReportRun *run)
+{
+    if (is_distillation(run)) return "learns a teacher's embeddings";
+    return run->options.init_weights[0] ? "trained weights go on, on masks"
+                                        : "learns masks from nothing";
+}
+
 static void training_facts(FILE *out, const ReportRun *run)
 {
     const Options *o = &run->options;
@@ -120,7 +134,7 @@ static void write_card(FILE *out, const ReportRun *run, int place)
     report_text(out, run->name);
     fprintf(out, "</h3>\n");
     if (run->trained) {
-        fprintf(out, "<dl>\n");
+        fprintf(out, "<p class=\"note\">%s</p>\n<dl>\n", stage_of(run));
         training_facts(out, run);
         fprintf(out, "</dl>\n");
     } else {
@@ -142,12 +156,6 @@ static ReportCurve curve_of(const ReportRun *run, int place, Column column)
         values[n + i] = column == COLUMN_LOSS ? run->log.steps[i].loss : run->log.steps[i].lr;
     }
     return (ReportCurve){.name = run->name, .colour = place, .n = n, .x = values, .y = values + n};
-}
-
-/* Distillation and training on masks have losses and rates that no axis can hold together. */
-static bool is_distillation(const ReportRun *run)
-{
-    return run->options.teacher_model[0] || run->options.teacher_embeddings[0];
 }
 
 static bool belongs(const ReportRun *run, bool distillation)
@@ -179,137 +187,6 @@ static void write_charts(FILE *out, bool distillation, int n_runs, const ReportR
     write_chart(out, &loss, COLUMN_LOSS, distillation, n_runs, runs);
     write_chart(out, &rate, COLUMN_LR, distillation, n_runs, runs);
     fprintf(out, "</div>\n");
-}
-
-/* ---- results ---- */
-
-typedef struct Result {
-    const ReportRun *run;
-    int colour;
-    const ReportEval *eval;
-    bool written;
-} Result;
-
-/* Only numbers made in the same way may stand in one table. */
-static bool comparable(const ReportEval *a, const ReportEval *b)
-{
-    return strcmp(a->data, b->data) == 0 && strcmp(a->select, b->select) == 0 &&
-           a->n_images == b->n_images;
-}
-
-static const ReportScore *find_score(const ReportEval *eval, const char *prompt)
-{
-    for (int i = 0; i < eval->n_scores; i++)
-        if (strcmp(eval->scores[i].prompt, prompt) == 0) return &eval->scores[i];
-    return NULL;
-}
-
-static void write_percent(FILE *out, double percent)
-{
-    if (isnan(percent))
-        fprintf(out, "&ndash;");
-    else
-        fprintf(out, "%.1f", percent);
-}
-
-static void write_score(FILE *out, const ReportScore *score)
-{
-    fprintf(out, "<td>");
-    write_percent(out, score ? score->percent[AREA_ALL] : NAN);
-    if (score) {
-        fprintf(out, "<small>");
-        for (int i = AREA_LARGE; i < N_AREA_CLASSES; i++) {
-            if (i > AREA_LARGE) fprintf(out, " / ");
-            write_percent(out, score->percent[i]);
-        }
-        fprintf(out, "</small>");
-    }
-    fprintf(out, "</td>");
-}
-
-/* Kinds of prompts of all comparable results, in the order they appear. To be freed. */
-static const char **list_prompts(const Result *first, const Result *end, int *n)
-{
-    const char **prompts = NULL;
-    int capacity = 0;
-    *n = 0;
-    for (const Result *r = first; r < end; r++)
-        for (int i = 0; comparable(r->eval, first->eval) && i < r->eval->n_scores; i++) {
-            bool known = false;
-            for (int k = 0; k < *n; k++)
-                known |= strcmp(prompts[k], r->eval->scores[i].prompt) == 0;
-            if (known) continue;
-            prompts = mem_grow(prompts, &capacity, *n + 1, sizeof *prompts);
-            prompts[(*n)++] = r->eval->scores[i].prompt;
-        }
-    return prompts;
-}
-
-static void write_model(FILE *out, const Result *result)
-{
-    fprintf(out, "<th scope=\"col\"><i class=\"c%d\"></i>", result->colour);
-    report_text(out, result->run->name);
-    fprintf(out, "<small>");
-    report_text(out, result->eval->model);
-    if (strcmp(result->eval->file, "eval.json") != 0) {
-        fprintf(out, ", ");
-        report_text(out, result->eval->file);
-    }
-    fprintf(out, "</small></th>");
-}
-
-static void write_protocol(FILE *out, const ReportEval *eval)
-{
-    fprintf(out, "<p class=\"note\">");
-    report_text(out, eval->data);
-    fprintf(out, ", %" PRId64 " image%s; mask chosen by ", eval->n_images,
-            eval->n_images == 1 ? "" : "s");
-    report_text(out, eval->select);
-    fprintf(out, "</p>\n");
-}
-
-/* One table: a column for `first` and for each behind it that compares, a row for each prompt. */
-static void write_table(FILE *out, Result *first, const Result *end)
-{
-    int n;
-    const char **prompts = list_prompts(first, end, &n);
-    fprintf(out, "<div class=\"table\">\n");
-    write_protocol(out, first->eval);
-    fprintf(out, "<table>\n<thead><tr><th scope=\"col\">Prompt</th>");
-    for (Result *r = first; r < end; r++) {
-        if (!comparable(r->eval, first->eval)) continue;
-        write_model(out, r);
-        r->written = true;
-    }
-    fprintf(out, "</tr></thead>\n<tbody>\n");
-    for (int i = 0; i < n; i++) {
-        fprintf(out, "<tr><th scope=\"row\">");
-        report_text(out, prompts[i]);
-        fprintf(out, "</th>");
-        for (const Result *r = first; r < end; r++)
-            if (comparable(r->eval, first->eval)) write_score(out, find_score(r->eval, prompts[i]));
-        fprintf(out, "</tr>\n");
-    }
-    fprintf(out, "</tbody>\n</table>\n</div>\n");
-    free(prompts);
-}
-
-static void write_results(FILE *out, int n_runs, const ReportRun *runs)
-{
-    int n = 0, capacity = 0;
-    Result *results = NULL;
-    for (int i = 0; i < n_runs; i++)
-        for (int k = 0; k < runs[i].n_evals; k++) {
-            results = mem_grow(results, &capacity, n + 1, sizeof *results);
-            results[n++] = (Result){
-                .run = &runs[i], .colour = i % REPORT_COLOURS, .eval = &runs[i].evals[k]};
-        }
-    if (n > 0)
-        fprintf(out, "<h2>Masks from prompts</h2>\n<p class=\"note\">Mean IoU in percent over all "
-                     "objects; below it large / medium / small ones.</p>\n");
-    for (int i = 0; i < n; i++)
-        if (!results[i].written) write_table(out, &results[i], results + n);
-    free(results);
 }
 
 /* ---- pictures ---- */
@@ -388,6 +265,14 @@ static bool is_first_with(const ReportRun *runs, int place, const char *name)
     return true;
 }
 
+static void write_legend(FILE *out)
+{
+    fprintf(out, "<h2>Pictures</h2>\n<p class=\"note\">Tinted: what the model predicts, each object "
+                 "in a colour of its own. White lines, where drawn: the truth. Frames and dots: the "
+                 "prompts; a green dot says that the object is here, a red one that it is "
+                 "not.</p>\n");
+}
+
 static Status write_pictures(FILE *out, int64_t max, int n_runs, const ReportRun *runs)
 {
     int64_t n = 0;
@@ -395,7 +280,7 @@ static Status write_pictures(FILE *out, int64_t max, int n_runs, const ReportRun
         for (int k = 0; k < runs[i].n_pictures; k++) {
             const char *name = runs[i].pictures[k];
             if (!is_first_with(runs, i, name)) continue;
-            if (n == 0 && max > 0) fprintf(out, "<h2>Pictures</h2>\n");
+            if (n == 0 && max > 0) write_legend(out);
             if (n++ < max) TRY(write_row(out, name, n_runs, runs));
         }
     if (n > max && max > 0)
@@ -419,12 +304,16 @@ static void write_head(FILE *out, const char *title)
 Status report_page(const ReportForm *form, int n_runs, const ReportRun *runs, FILE *out)
 {
     write_head(out, form->title);
+    fprintf(out, "<p class=\"note\">A model is shown a picture and a prompt (a box or some clicks) and "
+                 "answers with the mask of the object that is meant. Below: how %s trained, how well "
+                 "the masks fit, and what they look like.</p>\n",
+            n_runs == 1 ? "it was" : "these models were");
     fprintf(out, "<h2>%s</h2>\n<div class=\"cards\">\n", n_runs == 1 ? "The run" : "The runs");
     for (int i = 0; i < n_runs; i++) write_card(out, &runs[i], i);
     fprintf(out, "</div>\n");
     write_charts(out, true, n_runs, runs);
     write_charts(out, false, n_runs, runs);
-    write_results(out, n_runs, runs);
+    report_results(out, n_runs, runs);
     TRY(write_pictures(out, form->max_pictures, n_runs, runs));
     fprintf(out, "</main>\n</body>\n</html>\n");
     return OK;
