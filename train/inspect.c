@@ -1,9 +1,8 @@
 /* `retort inspect`: what a model is made of, or what a file holds.
  *
- *   retort inspect MODEL.yaml                 layer table (name, op, output, parameters, MACs) and
- * totals retort inspect MODEL.yaml --state-dict    the state dict as a table: name, shape, dtype,
- * kind retort inspect FILE                       tensors of a safetensors or .pth file: names,
- * shapes, dtypes, metadata, checksum
+ *   retort inspect MODEL.yaml                 layers (name, op, output, parameters, MACs), totals
+ *   retort inspect MODEL.yaml --state-dict    its tensors: name, shape, dtype, kind
+ *   retort inspect FILE                       what a safetensors or .pth file holds, its checksum
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,10 +68,23 @@ static int64_t node_parameters(const Graph *graph, const Node *node, bool *count
     return n;
 }
 
+/* SAM projects the padding of its windows as well, and its published counts contain that; here the
+ * projection waits until the windows are joined. The difference of one node. */
+static int64_t node_padding_macs(const Graph *graph, const Node *node)
+{
+    if (node->op != OP_MATMUL) return 0;
+    NodeId producer = graph_value(graph, node->src[0])->producer;
+    if (producer < 0 || graph->nodes[producer].op != OP_WINDOW_UNPARTITION) return 0;
+    const Node *join = &graph->nodes[producer];
+    int64_t windows = shape_elems(graph_value(graph, join->src[0])->shape);
+    int64_t joined = shape_elems(graph_value(graph, join->dst[0])->shape);
+    return (windows - joined) * shape_dim_from_end(graph_value(graph, node->dst[0])->shape, 1);
+}
+
 static void print_layers(const Graph *graph, const Store *store)
 {
     bool *counted = mem_alloc((size_t)store->n_entries * sizeof(bool));
-    int64_t parameters = 0, macs = 0;
+    int64_t parameters = 0, macs = 0, padding = 0;
     char shape[96];
     printf("%-72s %-22s %-20s %12s %16s\n", "name", "op", "output", "parameters", "MACs");
     for (NodeId n = 0; n < graph->n_nodes; n++) {
@@ -81,12 +93,16 @@ static void print_layers(const Graph *graph, const Store *store)
         int64_t own = node_parameters(graph, node, counted), work = node_macs(graph, node);
         parameters += own;
         macs += work;
+        padding += node_padding_macs(graph, node);
         printf("%-72s %-22s %-20s %12lld %16lld\n", node->label, op_info(node->op)->name,
                shape_format(graph_value(graph, node->dst[0])->shape, shape, sizeof shape),
                (long long)own, (long long)work);
     }
     printf("\nthis path: %lld parameters, %.3f GMACs per image\n", (long long)parameters,
            1e-9 * (double)macs);
+    if (padding > 0)
+        printf("as published, with the padding of windows projected: %.3f GMACs\n",
+               1e-9 * (double)(macs + padding));
     free(counted);
 }
 
