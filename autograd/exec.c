@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "autograd/graph_edit.h"
+#include "base/clock.h"
 #include "base/memory.h"
 
 /* A call's operand whose address moves with the iteration of the loops around it. */
@@ -29,9 +29,12 @@ struct Exec {
     int64_t iteration[REGION_MAX_DEPTH];
     int *loop_start; /* by region: instruction after its LOOP_BEGIN */
     bool profiling, sync, recording_on;
-    bool warm;       /* a run was launched call by call */
-    void *recording; /* the backend's; NULL: none yet */
-    NodeProfile *profile;
+    bool warm;        /* a run was launched call by call */
+    void *recording;  /* the backend's; NULL: none yet */
+    double run_start; /* s, on the monotonic clock */
+    NodeProfile *profile, total;
+    ProfileEvent *events; /* of the last run; room for all of one */
+    int64_t n_events;
 };
 
 /* ---- addresses ---- */
@@ -118,6 +121,7 @@ void exec_destroy(Exec *exec)
     free(exec->first_patch);
     free(exec->loop_start);
     free(exec->profile);
+    free(exec->events);
     free(exec);
 }
 
@@ -148,13 +152,6 @@ Status exec_read(Exec *exec, ValueId value, void *host)
 
 /* ---- running ---- */
 
-static double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static const char *node_label(const KernelCall *call)
 {
     return call->label[0] ? call->label : "step";
@@ -178,23 +175,32 @@ static Status name_node(const Exec *exec, NodeId node, Status status)
     char why[1024];
     snprintf(why, sizeof why, "%s", status_message());
     return status_fail(status, "%s: %s%s, micro-batch %lld, chunk %lld: %s", node_label(call),
-                       op_info(call->op)->name, exec->graph->nodes[node].backward ? " (backward)" : "",
+                       op_info(call->op)->name,
+                       exec->graph->nodes[node].backward ? " (backward)" : "",
                        (long long)exec->iteration[1], (long long)exec->iteration[2], why);
+}
+
+static Status run_profiled(Exec *exec, NodeId node)
+{
+    const KernelCall *call = &exec->plan->calls[node];
+    double start = clock_seconds();
+    call->run(call);
+    Status status = exec->backend->wait(exec->backend);
+    double seconds = clock_seconds() - start;
+    exec->profile[node].seconds += seconds;
+    exec->profile[node].runs++;
+    exec->events[exec->n_events++] = (ProfileEvent){node, start - exec->run_start, seconds};
+    return status == OK ? OK : name_node(exec, node, status);
 }
 
 static Status run_node(Exec *exec, NodeId node)
 {
     const KernelCall *call = &exec->plan->calls[node];
     apply_patches(exec, node);
-    if (!exec->profiling && !exec->sync) {
-        call->run(call);
-        return OK;
-    }
-    double start = now_seconds();
+    if (exec->profiling) return run_profiled(exec, node);
     call->run(call);
+    if (!exec->sync) return OK;
     Status status = exec->backend->wait(exec->backend);
-    exec->profile[node].seconds += now_seconds() - start;
-    exec->profile[node].runs++;
     return status == OK ? OK : name_node(exec, node, status);
 }
 
@@ -211,6 +217,8 @@ static Status check_node(const Exec *exec, NodeId node);
 
 static Status launch_program(Exec *exec, bool checked)
 {
+    exec->n_events = 0;
+    exec->run_start = exec->profiling ? clock_seconds() : 0;
     memset(exec->iteration, 0, sizeof exec->iteration);
     for (int i = 0; i < exec->plan->n_instrs;) {
         Instr instr = exec->plan->program[i];
@@ -249,7 +257,11 @@ Status exec_run(Exec *exec)
         TRY(launch_program(exec, false));
         exec->warm = true;
     }
-    return exec->backend->wait(exec->backend);
+    TRY(exec->backend->wait(exec->backend));
+    if (!exec->profiling) return OK;
+    exec->total.seconds += clock_seconds() - exec->run_start;
+    exec->total.runs++;
+    return OK;
 }
 
 Status exec_run_checked(Exec *exec)
@@ -301,6 +313,33 @@ static Status check_node(const Exec *exec, NodeId node)
 
 void exec_set_recording(Exec *exec, bool on) { exec->recording_on = on; }
 void exec_set_sync(Exec *exec, bool on) { exec->sync = on; }
-void exec_profile(Exec *exec, bool on) { exec->profiling = on; }
+
+/* Nodes that one run executes, loops included. */
+static int64_t executions_per_run(const Exec *exec)
+{
+    int64_t n = 0, repeats = 1;
+    for (int i = 0; i < exec->plan->n_instrs; i++) {
+        Instr instr = exec->plan->program[i];
+        if (instr.kind == INSTR_RUN) n += repeats;
+        if (instr.kind == INSTR_LOOP_BEGIN) repeats *= exec->graph->regions[instr.id].count;
+        if (instr.kind == INSTR_LOOP_END) repeats /= exec->graph->regions[instr.id].count;
+    }
+    return n;
+}
+
+void exec_profile(Exec *exec, bool on)
+{
+    exec->profiling = on;
+    if (on && !exec->events)
+        exec->events = mem_alloc((size_t)executions_per_run(exec) * sizeof *exec->events);
+}
 
 const NodeProfile *exec_profile_of(const Exec *exec, NodeId node) { return &exec->profile[node]; }
+
+const NodeProfile *exec_profile_total(const Exec *exec) { return &exec->total; }
+
+int64_t exec_profile_events(const Exec *exec, const ProfileEvent **out)
+{
+    *out = exec->events;
+    return exec->n_events;
+}

@@ -37,12 +37,25 @@ void exec_set_sync(Exec *exec, bool on);
  * errors  E_NUMERIC naming label, op, destination, iteration and index of the value */
 Status exec_run_checked(Exec *exec);
 
-/* Per node: executions and time, collected while profiling is on. */
+/* ---- profile: only while it is on ---- */
+
+/* Executions and time, of a node or of whole runs. */
 typedef struct NodeProfile {
     int64_t runs;
     double seconds;
 } NodeProfile;
+
+/* One execution of a node in the last run; start in seconds since the run began. */
+typedef struct ProfileEvent {
+    NodeId node;
+    double start, seconds;
+} ProfileEvent;
+
+/* exec_profile: switches it on or off. Switching on makes room for the events of one run. */
 void exec_profile(Exec *exec, bool on);
-const NodeProfile *exec_profile_of(const Exec *exec, NodeId node);
+const NodeProfile *exec_profile_of(const Exec *exec, NodeId node); /* over all profiled runs */
+const NodeProfile *exec_profile_total(const Exec *exec);           /* the runs themselves */
+/* exec_profile_events: those of the last profiled run, in order. returns how many */
+int64_t exec_profile_events(const Exec *exec, const ProfileEvent **out);
 
 #endif

@@ -1,4 +1,4 @@
-/* What is told before step 1 and after a profile: memory, layers, time per op. Plain text. */
+/* What is told before step 1: the memory of a plan and its work. Plain text. */
 #ifndef RETORT_TRAIN_ACCOUNT_H
 #define RETORT_TRAIN_ACCOUNT_H
 
@@ -13,9 +13,9 @@ void account_memory(FILE *out, const Plan *plan);
  * forward_only: without the nodes of the backward pass */
 double account_macs(const Graph *graph, const Plan *plan, bool forward_only);
 
-/* account_profile: time, share, GFLOP/s and GB/s by op, and the slowest nodes; GFLOP are 2 x
- * multiply-adds. peak_gflops: what the machine was measured to do, for the share of peak; 0: not
- * shown */
-void account_profile(FILE *out, const Graph *graph, const Exec *exec, double peak_gflops);
+/* account_call_macs, account_call_bytes: of one execution of a bound kernel; bytes are those of its
+ * operands. */
+double account_call_macs(const KernelCall *call);
+double account_call_bytes(const KernelCall *call);
 
 #endif

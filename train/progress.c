@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 enum {
@@ -131,13 +131,6 @@ int progress_format(const ProgressState *state, int columns, char *line, int roo
 
 /* ---- drawing ---- */
 
-static double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Asked every time: the window may have changed. */
 static int terminal_columns(int terminal)
 {
@@ -154,7 +147,7 @@ static void draw(Progress *progress)
     fprintf(progress->out, "\r%s\x1b[K", line);
     fflush(progress->out);
     progress->drawn = true;
-    progress->drawn_at = now_seconds();
+    progress->drawn_at = clock_seconds();
 }
 
 Progress *progress_open(FILE *out, int64_t first_step, int64_t n_steps)
@@ -198,7 +191,7 @@ void progress_step(Progress *progress, const ProgressStep *step)
     state->images_per_s = progress->images / progress->step_seconds;
     state->wait_share = progress->wait_seconds / progress->step_seconds;
     state->left_s = progress->step_seconds * (double)(state->n_steps - state->step);
-    if (now_seconds() - progress->drawn_at >= redraw_seconds) draw(progress);
+    if (clock_seconds() - progress->drawn_at >= redraw_seconds) draw(progress);
 }
 
 void progress_hide(Progress *progress)

@@ -21,6 +21,7 @@
 #include "train/embeddings.h"
 #include "train/feed.h"
 #include "train/log.h"
+#include "train/profile.h"
 #include "train/progress.h"
 #include "train/recipe.h"
 #include "train/run_folder.h"
@@ -480,6 +481,18 @@ static Status run_step(Trainer *t)
     return save_is_due(t) ? save_state(t, NAN) : OK;
 }
 
+static Status report_profile(Trainer *t)
+{
+    double peak_gflops;
+    TRY(profile_measure_peak(t->recipe.backend, t->config.precision, &peak_gflops));
+    profile_print(stderr, t->step->graph, t->exec, peak_gflops);
+    char *path = file_join(t->folder->path, "profile.json");
+    Status status = profile_write_trace(path, t->step->graph, t->exec);
+    if (status == OK) log_text(t->log, LOG_INFO, "wrote %s", path);
+    free(path);
+    return status;
+}
+
 static Status run_steps(Trainer *t)
 {
     if (t->options->run_profile) exec_profile(t->exec, true);
@@ -496,8 +509,7 @@ static Status run_steps(Trainer *t)
     }
     TRY(save_result(t));
     end_progress(t);
-    if (t->options->run_profile) account_profile(stderr, t->step->graph, t->exec, 0);
-    return OK;
+    return t->options->run_profile ? report_profile(t) : OK;
 }
 
 Status trainer_run(Options *options, StepKind kind, const FileOps *ops)
