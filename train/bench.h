@@ -32,7 +32,7 @@ int64_t bench_resident_bytes(const char *key);
 /* bench_loader: seconds of each loader_next over data.root, after one that warms up.
  * out     NULL, or a file for the last batch: `image` (B,S,S,3), `masks` (B,M,S,S), `coords`,
  *         `labels`, as a step is fed
- * errors  those of recipe_open, source_open and loader_next */
+ * errors  those of recipe_open, recipe_open_source and loader_next */
 Status bench_loader(const Options *options, const char *out, BenchResult *result);
 
 #endif

@@ -67,8 +67,6 @@ Status bench_loader(const Options *options, const char *out, BenchResult *result
 {
     Recipe recipe;
     Source *source = NULL;
-    if (options->data_root[0] == '\0')
-        return status_fail(E_CONFIG, "data.root is not set; name a folder of images and masks");
     TRY(recipe_open(options, &recipe));
     LoaderConfig config = recipe_loader_config(&recipe, options, STEP_FINETUNE);
     result->model = "no model";
@@ -76,7 +74,7 @@ Status bench_loader(const Options *options, const char *out, BenchResult *result
     result->batch = config.batch;
     result->n_masks = config.n_masks;
     result->n_threads = config.n_threads;
-    Status status = source_open(options->data_root, true, &source);
+    Status status = recipe_open_source(options, true, &source);
     if (status == OK) status = run(&config, source, out, result);
     source_close(source);
     recipe_close(&recipe);
