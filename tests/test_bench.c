@@ -185,7 +185,7 @@ static void write_weights(const char *root)
     cr_assert_eq(model_declare(model, store), OK, "%s", status_message());
     cr_assert_eq(store_allocate(store), OK);
     cr_assert_eq(kat_fill_store(store, ""), OK);
-    cr_assert_eq(weights_save(store, path), OK, "%s", status_message());
+    cr_assert_eq(weights_save(&file_ops_system, store, path), OK, "%s", status_message());
     store_destroy(store);
     model_destroy(model);
     backend_close(backend);
