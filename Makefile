@@ -30,10 +30,10 @@ demo: setup
 test: setup
 	$(MAKE) all tests
 	scripts/test.sh $(BUILD)
-# Without the whole steps' known answers: batch norms amplify rounding there, and this build rounds otherwise.
+# One level of optimisation less, but with the same multiply-adds: known answers of whole steps depend on rounding.
 sanitize: setup
-	$(MAKE) BUILD=$(BUILD)/sanitize OPT="-O1 -march=$(ARCH)" EXTRA="$(SANITIZE)" all tests
-	ASAN_OPTIONS=detect_leaks=0 scripts/test.sh $(BUILD)/sanitize test_kat_steps
+	$(MAKE) BUILD=$(BUILD)/sanitize OPT="$(subst -O3,-O2,$(OPT))" EXTRA="$(SANITIZE)" all tests
+	ASAN_OPTIONS=detect_leaks=0 scripts/test.sh $(BUILD)/sanitize
 lint:
 	BUILD=$(BUILD) scripts/lint.sh
 
