@@ -61,9 +61,10 @@ $(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
 OP_TEST_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/op_*.c) tests/gradcheck.c)
 $(addprefix $(BUILD)/tests/,test_rules test_gradcheck test_backends mutants): $(OP_TEST_OBJ)
 
-include kernels/cuda/build.mk
-
 tests: $(TESTS)
+
+include kernels/cuda/build.mk
+include tests/cudasim/build.mk
 
 # Damages each gradient rule in turn; every mutant must turn the gradient check red.
 mutants: $(BUILD)/tests/mutants

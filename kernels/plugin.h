@@ -1,8 +1,8 @@
 /* Backends in shared libraries, so that the program itself links no CUDA and starts anywhere.
  *
- * A plug-in takes the engine's own functions (status_fail, op_info, ...) from the program that opens
- * it: there is one message per thread and one op table. It is built from the same sources as the
- * program; PluginAbi lets each side see that it was.
+ * A plug-in takes the engine's own functions (status_fail, op_info, ...) from the program that
+ * opens it: there is one message per thread and one op table. It is built from the same sources as
+ * the program; PluginAbi lets each side see that it was.
  */
 #ifndef RETORT_KERNELS_PLUGIN_H
 #define RETORT_KERNELS_PLUGIN_H
@@ -10,8 +10,7 @@
 #include "kernels/backend.h"
 
 typedef struct PluginAbi {
-    size_t backend_bytes, call_bytes, attr_bytes;
-    int n_ops;
+    size_t backend_bytes, call_bytes, attr_bytes, n_ops; /* no padding: compared as bytes */
 } PluginAbi;
 
 #define PLUGIN_ABI ((PluginAbi){sizeof(Backend), sizeof(KernelCall), sizeof(OpAttr), OP_COUNT})

@@ -1,22 +1,23 @@
 /* The CUDA backend: its context, how errors travel, and one bind function per op.
  *
- * Built twice from the same sources, as plug-ins the program opens by path: libretort_cuda.so (nvcc)
- * and libretort_cudasim.so (g++, against tests/cudasim). See launch.h for what a kernel may use.
+ * Built twice from the same sources, as plug-ins the program opens by path: libretort_cuda.so
+ * (nvcc) and libretort_cudasim.so (g++, against tests/cudasim). See launch.h for what a kernel may
+ * use.
  *
  * Life of a call. bind, cuda_<name>(backend, call): checks shapes, picks a kernel, builds library
  * plans, books scratch, as in kernels/backend.h; backend->context is the Cuda. Dtypes were checked
- * against the op table before. run(call): launches on cuda_stream(call), never waits, never allocates,
- * never reads device memory; so a run can be captured into a CUDA graph and replayed. Everything
- * that changes from step to step is read on the device.
+ * against the op table before. run(call): launches on cuda_stream(call), never waits, never
+ * allocates, never reads device memory; so a run can be captured into a CUDA graph and replayed.
+ * Everything that changes from step to step is read on the device.
  *
  * Errors. bind and the backend's own functions return Status (CUDA_TRY, CUDNN_TRY, CUBLAS_TRY). run
- * returns nothing: LAUNCH and the *_RUN macros note the first failure in the context, later launches
- * are skipped, and the next Backend.wait returns it, naming label and op.
+ * returns nothing: LAUNCH and the *_RUN macros note the first failure in the context, later
+ * launches are skipped, and the next Backend.wait returns it, naming label and op.
  *
- * Libraries. cuDNN: the backend (graph) API, three single-operation graphs: convolution forward, data
- * and weights; NHWC, strides 64-byte aligned by the planner. cuBLASLt: cublasLtMatmul with layouts,
- * strided batches and the epilogues DEFAULT, BIAS, GELU_BIAS; row-major operands are given as
- * transposed column-major ones. Their workspace is the call's scratch.
+ * Libraries. cuDNN: the backend (graph) API, three single-operation graphs: convolution forward,
+ * data and weights; NHWC, strides 64-byte aligned by the planner. cuBLASLt: cublasLtMatmul with
+ * layouts, strided batches and the epilogues DEFAULT, BIAS, GELU_BIAS; row-major operands are given
+ * as transposed column-major ones. Their workspace is the call's scratch.
  *
  * Invariants
  *  1. No hidden memory: one cudaMalloc per Backend.alloc, everything else is scratch.
@@ -64,12 +65,12 @@ typedef struct Cuda {
 #undef PLAIN
 
 /* Defines the bind of an op that <name>_run does for all shapes, without scratch. */
-#define CUDA_BIND(name)                                              \
+#define CUDA_BIND(name)                                               \
     extern "C" Status cuda_##name(Backend *backend, KernelCall *call) \
-    {                                                                \
-        (void)backend;                                               \
-        call->run = name##_run;                                      \
-        return OK;                                                   \
+    {                                                                 \
+        (void)backend;                                                \
+        call->run = name##_run;                                       \
+        return OK;                                                    \
     }
 
 /* cuda_unsupported: E_UNSUPPORTED with "<label>: <op> on cuda: <message>". */
@@ -82,28 +83,31 @@ static inline bool cuda_present(const Tensor *tensor) { return tensor->dtype != 
 
 /* cuda_ready: false after a failure: nothing more is launched until wait has returned it.
  * cuda_stream: where the call's work goes.
- * cuda_launched: notes the failure of a launch. All three are for the macros of launch.h and below. */
+ * cuda_launched: notes the failure of a launch. All three are for the macros of launch.h and below.
+ */
 bool cuda_ready(const KernelCall *call);
 cudaStream_t cuda_stream(const KernelCall *call);
 void cuda_launched(const KernelCall *call, const char *kernel);
 
-/* cuda_note: keeps the first failure of a run function, as "<label>: <op> on cuda: <what>: <why>". */
+/* cuda_note: keeps the first failure of a run function, as "<label>: <op> on cuda: <what>: <why>".
+ */
 void cuda_note(const KernelCall *call, const char *what, const char *why);
 
-#define CUDA_RUN(call, expr)                                                      \
-    do {                                                                          \
-        cudaError_t error_ = cuda_ready(call) ? (expr) : cudaSuccess;             \
+#define CUDA_RUN(call, expr)                                                           \
+    do {                                                                               \
+        cudaError_t error_ = cuda_ready(call) ? (expr) : cudaSuccess;                  \
         if (error_ != cudaSuccess) cuda_note(call, #expr, cudaGetErrorString(error_)); \
     } while (0)
-#define CUDNN_RUN(call, expr)                                                             \
-    do {                                                                                  \
-        cudnnStatus_t error_ = cuda_ready(call) ? (expr) : CUDNN_STATUS_SUCCESS;          \
+#define CUDNN_RUN(call, expr)                                                                    \
+    do {                                                                                         \
+        cudnnStatus_t error_ = cuda_ready(call) ? (expr) : CUDNN_STATUS_SUCCESS;                 \
         if (error_ != CUDNN_STATUS_SUCCESS) cuda_note(call, #expr, cudnnGetErrorString(error_)); \
     } while (0)
-#define CUBLAS_RUN(call, expr)                                                      \
-    do {                                                                            \
-        cublasStatus_t error_ = cuda_ready(call) ? (expr) : CUBLAS_STATUS_SUCCESS;  \
-        if (error_ != CUBLAS_STATUS_SUCCESS) cuda_note(call, #expr, cublasLtGetStatusString(error_)); \
+#define CUBLAS_RUN(call, expr)                                                     \
+    do {                                                                           \
+        cublasStatus_t error_ = cuda_ready(call) ? (expr) : CUBLAS_STATUS_SUCCESS; \
+        if (error_ != CUBLAS_STATUS_SUCCESS)                                       \
+            cuda_note(call, #expr, cublasLtGetStatusString(error_));               \
     } while (0)
 
 /* ---- in bind and in the backend's own functions ---- */
@@ -111,21 +115,21 @@ void cuda_note(const KernelCall *call, const char *what, const char *why);
 /* cuda_fail: E_DEVICE with "cuda: <what>: <why>". */
 Status cuda_fail(const char *what, const char *why);
 
-#define CUDA_TRY(expr)                                                                        \
-    do {                                                                                      \
-        cudaError_t error_ = (expr);                                                          \
-        if (error_ != cudaSuccess) return cuda_fail(#expr, cudaGetErrorString(error_));       \
+#define CUDA_TRY(expr)                                                                  \
+    do {                                                                                \
+        cudaError_t error_ = (expr);                                                    \
+        if (error_ != cudaSuccess) return cuda_fail(#expr, cudaGetErrorString(error_)); \
     } while (0)
-#define CUDNN_TRY(expr)                                                                       \
-    do {                                                                                      \
-        cudnnStatus_t error_ = (expr);                                                        \
+#define CUDNN_TRY(expr)                                                                           \
+    do {                                                                                          \
+        cudnnStatus_t error_ = (expr);                                                            \
         if (error_ != CUDNN_STATUS_SUCCESS) return cuda_fail(#expr, cudnnGetErrorString(error_)); \
     } while (0)
-#define CUBLAS_TRY(expr)                                                                      \
-    do {                                                                                      \
-        cublasStatus_t error_ = (expr);                                                       \
-        if (error_ != CUBLAS_STATUS_SUCCESS)                                                  \
-            return cuda_fail(#expr, cublasLtGetStatusString(error_));                         \
+#define CUBLAS_TRY(expr)                                              \
+    do {                                                              \
+        cublasStatus_t error_ = (expr);                               \
+        if (error_ != CUBLAS_STATUS_SUCCESS)                          \
+            return cuda_fail(#expr, cublasLtGetStatusString(error_)); \
     } while (0)
 
 #ifdef __cplusplus

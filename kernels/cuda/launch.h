@@ -1,5 +1,5 @@
-/* How kernels are written and launched here: what a .cu file may use, so that nvcc and the simulator
- * both compile it, unchanged. Included first by every .cu here.
+/* How kernels are written and launched here: what a .cu file may use, so that nvcc and the
+ * simulator both compile it, unchanged. Included first by every .cu here.
  *
  * Two compilers
  *   nvcc     -arch sm_80, sm_90 and PTX: `make CUDA=1` -> libretort_cuda.so
@@ -45,22 +45,22 @@
  *
  * SHARED_DYNAMIC(Type, name): `Type *name`, the dynamic shared memory, aligned to 16 bytes. */
 #ifdef __CUDACC__
-#define LAUNCH(call, kernel, grid, block, shared_bytes, ...)                              \
-    do {                                                                                  \
-        if (!cuda_ready(call)) break;                                                     \
-        kernel<<<(grid), (block), (shared_bytes), cuda_stream(call)>>>(__VA_ARGS__);      \
-        cuda_launched((call), #kernel);                                                   \
+#define LAUNCH(call, kernel, grid, block, shared_bytes, ...)                         \
+    do {                                                                             \
+        if (!cuda_ready(call)) break;                                                \
+        kernel<<<(grid), (block), (shared_bytes), cuda_stream(call)>>>(__VA_ARGS__); \
+        cuda_launched((call), #kernel);                                              \
     } while (0)
 #define SHARED_DYNAMIC(Type, name)                   \
     extern __shared__ float4 cuda_dynamic_shared_[]; \
     Type *name = reinterpret_cast<Type *>(cuda_dynamic_shared_)
 #else
-#define LAUNCH(call, kernel, grid, block, shared_bytes, ...)                              \
-    do {                                                                                  \
-        if (!cuda_ready(call)) break;                                                     \
-        cudasim_launch(#kernel, (grid), (block), (shared_bytes), cuda_stream(call),       \
-                       kernel, __VA_ARGS__);                                              \
-        cuda_launched((call), #kernel);                                                   \
+#define LAUNCH(call, kernel, grid, block, shared_bytes, ...)                                \
+    do {                                                                                    \
+        if (!cuda_ready(call)) break;                                                       \
+        cudasim_launch(#kernel, (grid), (block), (shared_bytes), cuda_stream(call), kernel, \
+                       __VA_ARGS__);                                                        \
+        cuda_launched((call), #kernel);                                                     \
     } while (0)
 #define SHARED_DYNAMIC(Type, name) Type *name = static_cast<Type *>(cudasim_dynamic_shared())
 #endif

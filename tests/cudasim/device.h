@@ -1,10 +1,11 @@
-/* The words of CUDA C for g++, on the simulator's fibers. Put in front of every .cu of kernels/cuda by the
- * compiler's -include; kernels/cuda/launch.h says what of CUDA C there is.
+/* The words of CUDA C for g++, on the simulator's fibers. Put in front of every .cu of kernels/cuda
+ * by the compiler's -include; kernels/cuda/launch.h says what of CUDA C there is.
  *
- * A kernel is a plain function that is called once for each thread, on a fiber of its own. What waits
- * for other threads (barriers, shuffles, votes) calls the simulator, which runs the others meanwhile.
- * Shared arrays are static and thread-local: not for the threads, all fibers are on one thread of the
- * system, but because that puts them into one range of addresses, which the simulator knows.
+ * A kernel is a plain function that is called once for each thread, on a fiber of its own. What
+ * waits for other threads (barriers, shuffles, votes) calls the simulator, which runs the others
+ * meanwhile. Shared arrays are static and thread-local: not for the threads, all fibers are on one
+ * thread of the system, but because that puts them into one range of addresses, which the simulator
+ * knows.
  *
  * The functions of this file are not instrumented (SIM_PLAIN): they touch what kernels must not.
  */
@@ -61,8 +62,7 @@ void cudasim_enqueue_kernel(const char *name, const void *kernel, dim3 grid, dim
 
 /* ---- launches ---- */
 
-template <typename... Params>
-SIM_PLAIN void cudasim_run(const void *kernel, const void *args)
+template <typename... Params> SIM_PLAIN void cudasim_run(const void *kernel, const void *args)
 {
     void (*typed)(Params...) = reinterpret_cast<void (*)(Params...)>(kernel);
     std::apply(typed, *static_cast<const std::tuple<Params...> *>(args));
@@ -115,7 +115,8 @@ template <typename T> SIM_PLAIN T __shfl_sync(unsigned mask, T value, int source
 template <typename T> SIM_PLAIN T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32)
 {
     int lane = cudasim_lane(), source = lane ^ lanes;
-    return cudasim_shuffle_value(mask, value, source >= (lane & ~(width - 1)) + width ? lane : source);
+    return cudasim_shuffle_value(mask, value,
+                                 source >= (lane & ~(width - 1)) + width ? lane : source);
 }
 template <typename T>
 SIM_PLAIN T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32)
@@ -127,19 +128,20 @@ template <typename T>
 SIM_PLAIN T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32)
 {
     int lane = cudasim_lane(), source = lane + (int)delta;
-    return cudasim_shuffle_value(mask, value, source >= (lane & ~(width - 1)) + width ? lane : source);
+    return cudasim_shuffle_value(mask, value,
+                                 source >= (lane & ~(width - 1)) + width ? lane : source);
 }
 
 /* ---- atomics, of integers only ---- */
 
-#define SIM_ATOMIC(name, expression)                                              \
-    template <typename T> SIM_PLAIN T name(T *address, T value)                   \
-    {                                                                             \
+#define SIM_ATOMIC(name, expression)                                                 \
+    template <typename T> SIM_PLAIN T name(T *address, T value)                      \
+    {                                                                                \
         static_assert(std::is_integral<T>::value, "the order of floats would show"); \
-        cudasim_atomic(address, sizeof(T));                                       \
-        T old = *address;                                                         \
-        *address = (expression);                                                  \
-        return old;                                                               \
+        cudasim_atomic(address, sizeof(T));                                          \
+        T old = *address;                                                            \
+        *address = (expression);                                                     \
+        return old;                                                                  \
     }
 SIM_ATOMIC(atomicAdd, old + value)
 SIM_ATOMIC(atomicMax, old > value ? old : value)
@@ -160,11 +162,8 @@ static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (uint64_t)a * b >> 32; }
 template <typename T> static inline T __ldg(const T *address) { return *address; }
 
-#define SIM_BITS(name, To, From)                 \
-    static inline To name(From value)            \
-    {                                            \
-        return __builtin_bit_cast(To, value);    \
-    }
+#define SIM_BITS(name, To, From) \
+    static inline To name(From value) { return __builtin_bit_cast(To, value); }
 SIM_BITS(__int_as_float, float, int)
 SIM_BITS(__uint_as_float, float, unsigned)
 SIM_BITS(__float_as_int, int, float)
@@ -172,8 +171,8 @@ SIM_BITS(__float_as_uint, unsigned, float)
 #undef SIM_BITS
 
 /* As nvcc's: of two values of one type. */
-#define SIM_MIN_MAX(T)                                         \
-    static inline T min(T a, T b) { return b < a ? b : a; }    \
+#define SIM_MIN_MAX(T)                                      \
+    static inline T min(T a, T b) { return b < a ? b : a; } \
     static inline T max(T a, T b) { return a < b ? b : a; }
 SIM_MIN_MAX(int)
 SIM_MIN_MAX(unsigned)

@@ -1,0 +1,40 @@
+# The CUDA backend against the simulator, included by the Makefile.
+#   make test-cudasim    every op on the simulator, and the simulator's own tests; skipped, by name,
+#                        where there is no CUDA toolkit, unless REQUIRE_CUDASIM=1
+SIM = $(BUILD)/cudasim
+# Instrumented as for ThreadSanitizer, but linked with the simulator's own hooks. Aggregates stay whole, so
+# that a load of a float4 is seen as one access of 16 bytes.
+SIM_KERNEL_FLAGS = -x c++ -std=c++17 -O1 -g -fno-tree-sra -fno-exceptions -ffp-contract=fast -march=$(ARCH) \
+    -fsanitize=thread -include tests/cudasim/device.h -Wno-unknown-pragmas
+SIM_OBJ = $(CUDA_KERNELS:kernels/cuda/%=$(SIM)/%.o) $(CUDA_HOST:kernels/cuda/%.c=$(SIM)/%.o) \
+    $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/cudasim/*.c))
+CXX ?= g++
+
+$(SIM)/%.cu.o: kernels/cuda/%.cu tests/cudasim/device.h | cuda-toolkit
+	@mkdir -p $(@D)
+	$(CXX) $(SIM_KERNEL_FLAGS) -Wall -Wextra -fPIC -fvisibility=hidden -I. $(CUDA_INCLUDE) -MMD -MP $(EXTRA) -c $< -o $@
+$(SIM)/%.o: kernels/cuda/%.c | cuda-toolkit
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -fPIC -fvisibility=hidden $(CUDA_INCLUDE) -Dretort_plugin_open=cuda_plugin_open -c $< -o $@
+$(BUILD)/tests/cudasim/%.o: CFLAGS += -fPIC -fvisibility=hidden $(CUDA_INCLUDE)
+
+$(BUILD)/libretort_cudasim.so: $(SIM_OBJ)
+	$(CXX) -shared $^ -lm -o $@
+# The plug-in lies beside the program that opens it, and the tests are programs, too.
+$(SIM)/tests/libretort_cudasim.so: $(BUILD)/libretort_cudasim.so
+	@mkdir -p $(@D)
+	ln -sf ../../$(<F) $@
+
+SIM_TESTS = $(patsubst tests/cudasim/tests/%.c,$(SIM)/tests/%,$(wildcard tests/cudasim/tests/*.c))
+$(SIM)/tests/%: $(BUILD)/tests/cudasim/tests/%.o $(OP_TEST_OBJ) $(BUILD)/libretort.a | $(SIM)/tests/libretort_cudasim.so
+	$(CC) $(EXTRA) $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS) -o $@
+
+ifneq ($(wildcard $(CUDA_HOME)/include/cudnn.h)$(REQUIRE_CUDASIM),)
+test-cudasim: setup $(SIM_TESTS)
+	scripts/test.sh $(SIM)
+else
+test-cudasim:
+	@echo "test-cudasim: skipped: no CUDA toolkit with cuDNN in $(CUDA_HOME)"
+endif
+
+.PHONY: test-cudasim
