@@ -251,6 +251,35 @@ Test(report, curves_have_a_point_per_step)
     free(page);
 }
 
+Test(report, validation_has_curves_of_its_own)
+{
+    test_folder("report_judged", folder, sizeof folder);
+    char *text = log_text_of(20), *judged;
+    size_t n_bytes;
+    FILE *out = open_memstream(&judged, &n_bytes);
+    fputs(text, out);
+    for (int i = 0; i < 3; i++)
+        fprintf(out, "{\"step\":19,\"val_miou\":0.%d,\"val_boundary_iou\":0.2,\"val_ms\":5}\n", i);
+    fprintf(out, "{\"step\":39,\"val_miou\":0.5,\"val_boundary_iou\":null,\"val_ms\":5}\n");
+    fclose(out);
+    write_file("run", "config.yaml", "seed: 1\n");
+    write_file("run", "log.jsonl", judged);
+    ReportLog log = {0};
+    char path[300];
+    snprintf(path, sizeof path, "%s/run/log.jsonl", folder);
+    cr_assert_eq(report_log_read(path, &log), OK, "%s", status_message());
+    cr_expect_eq(log.n, 20);
+    cr_assert_eq(log.n_judged, 2, "made again counts once");
+    cr_expect_eq(log.judged[0].miou, 0.2);
+    cr_expect_eq(log.judged[1].step, 39);
+    report_log_free(&log);
+    char *page = PAGE_OF("run");
+    cr_expect_not_null(strstr(page, "Validation: mean IoU"));
+    free(page);
+    free(judged);
+    free(text);
+}
+
 Test(report, losses_that_are_no_number_leave_a_gap)
 {
     test_folder("report_gap", folder, sizeof folder);
@@ -289,7 +318,7 @@ Test(report, steps_made_again_count_once)
         cr_assert_eq(log.steps[i].step, i);
         cr_assert_eq(log.steps[i].loss, i < 10 ? 1 : 2);
     }
-    free(log.steps);
+    report_log_free(&log);
     free(text);
 }
 

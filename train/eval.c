@@ -33,6 +33,7 @@
 #include "data/json_writer.h"
 #include "train/commands.h"
 #include "train/eval_pictures.h"
+#include "train/judged.h"
 #include "train/miou.h"
 #include "train/predictor.h"
 
@@ -74,16 +75,10 @@ typedef struct Eval {
     Options options;
     Recipe recipe;
     Predictor *predictor;
-    Source *source; /* of SA-1B, or NULL */
-    RootReader file;
-    int64_t n_listed; /* images */
-    ImageReader reader;
-    Annotations annotations;
-    ImageSize size; /* of the present image, px */
+    Source *source;
+    JudgedImage image; /* the present one */
     Clicker clicker;
-    Buffer truth, prediction; /* dense masks of the present image */
-    float *logits, *iou;      /* (GROUP,C,lowres,lowres), (GROUP,C) */
-    int64_t n_images;
+    float *logits, *iou; /* (GROUP,C,lowres,lowres), (GROUP,C) */
     EvalPictures *pictures; /* or NULL */
 } Eval;
 
@@ -104,28 +99,20 @@ static int64_t n_candidates(const Eval *e)
     return e->args.select == SELECT_FIRST ? 1 : PREDICTOR_CANDIDATES;
 }
 
-static int64_t most_confident(const float *iou, int64_t n)
-{
-    int64_t best = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (iou[i] > iou[best]) best = i;
-    return best;
-}
-
-/* Makes the mask of candidate `c` of place `place` in e->prediction; its IoU with e->truth. */
+/* Makes the mask of candidate `c` of place `place` in e->prediction; its IoU with e->image.truth. */
 static double score_candidate(Eval *e, int64_t place, int64_t c)
 {
     int64_t lowres = predictor_lowres(e->predictor), number = place * n_candidates(e) + c;
-    predictor_mask(e->predictor, e->logits + number * lowres * lowres, e->prediction.data);
-    return mask_iou(e->truth.data, e->prediction.data, e->size.height * e->size.width);
+    predictor_mask(e->predictor, e->logits + number * lowres * lowres, e->image.prediction.data);
+    return mask_iou(e->image.truth.data, e->image.prediction.data, e->image.size.height * e->image.size.width);
 }
 
-/* The IoU of the candidate that the rule selects; its mask is left in e->prediction. */
+/* The IoU of the candidate that the rule selects; its mask is left in e->image.prediction. */
 static double score(Eval *e, int64_t place)
 {
     int64_t n = n_candidates(e);
     if (e->args.select != SELECT_ORACLE)
-        return score_candidate(e, place, most_confident(e->iou + place * n, n));
+        return score_candidate(e, place, predictor_most_confident(e->iou + place * n, n));
     int64_t best = 0;
     double best_iou = -1, iou = 0;
     for (int64_t c = 0; c < n; c++) {
@@ -139,14 +126,14 @@ static double score(Eval *e, int64_t place)
 /* Scores place `place` of a group, for all kinds that end with this prompt. */
 static Status add_score(Eval *e, const Annotation *item, int64_t place, const Prompt *prompt)
 {
-    rle_decode(&item->mask, e->truth.data);
+    rle_decode(&item->mask, e->image.truth.data);
     double iou = score(e, place);
     for (int i = 0; i < e->n_kinds; i++) {
         if (e->kinds[i].n_clicks != prompt->n_points) continue;
         miou_add(&e->kinds[i].miou, item->area, iou);
         if (e->pictures && eval_pictures_wanted(e->pictures))
-            TRY(eval_pictures_add(e->pictures, i, item - e->annotations.items, prompt,
-                                  e->truth.data, e->prediction.data));
+            TRY(eval_pictures_add(e->pictures, i, item - e->image.annotations.items, prompt,
+                                  e->image.truth.data, e->image.prediction.data));
     }
     return OK;
 }
@@ -170,13 +157,8 @@ static Status eval_boxes(Eval *e, Group *group)
 {
     Prompt prompts[GROUP] = {0};
     for (int64_t i = 0; i < group->n; i++) {
-        const double *bbox = group->items[i]->bbox;
-        double *box = group->boxes[i];
-        box[0] = bbox[0];
-        box[1] = bbox[1];
-        box[2] = bbox[0] + bbox[2];
-        box[3] = bbox[1] + bbox[3];
-        prompts[i].box = box;
+        judged_box(group->items[i], group->boxes[i]);
+        prompts[i].box = group->boxes[i];
     }
     TRY(predict(e, group->n, prompts));
     for (int64_t i = 0; i < group->n; i++) TRY(add_score(e, group->items[i], i, &prompts[i]));
@@ -189,7 +171,7 @@ static Status eval_boxes(Eval *e, Group *group)
 static Status click(Eval *e, Group *group, int64_t place, int64_t n_before)
 {
     Click *next = &group->clicks[place][n_before];
-    TRY(clicker_next(&e->clicker, e->truth.data, e->prediction.data, e->size, n_before,
+    TRY(clicker_next(&e->clicker, e->image.truth.data, e->image.prediction.data, e->image.size, n_before,
                      group->clicks[place], next));
     group->points[place][2 * n_before] = (double)next->x;
     group->points[place][2 * n_before + 1] = (double)next->y;
@@ -199,9 +181,9 @@ static Status click(Eval *e, Group *group, int64_t place, int64_t n_before)
 
 static Status first_clicks(Eval *e, Group *group)
 {
-    memset(e->prediction.data, 0, (size_t)(e->size.height * e->size.width));
+    memset(e->image.prediction.data, 0, (size_t)(e->image.size.height * e->image.size.width));
     for (int64_t i = 0; i < group->n; i++) {
-        rle_decode(&group->items[i]->mask, e->truth.data);
+        rle_decode(&group->items[i]->mask, e->image.truth.data);
         TRY(click(e, group, i, 0));
     }
     return OK;
@@ -243,7 +225,7 @@ static Status eval_group(Eval *e, Group *group)
 
 static Status eval_masks(Eval *e, Group *group)
 {
-    const Annotations *all = &e->annotations;
+    const Annotations *all = &e->image.annotations;
     group->n = 0;
     for (int64_t i = 0; i < all->n_items; i++) {
         if (all->items[i].area >= 1) group->items[group->n++] = &all->items[i];
@@ -264,26 +246,10 @@ static Status end_pictures(Eval *e, const char *image_path)
 
 static Status eval_image(Eval *e, int64_t index, Group *group)
 {
-    char name[ROOT_NAME_BYTES];
-    size_t n_bytes;
-    source_image_name(e->source, index, name);
-    TRY(source_read_masks(e->source, index, &e->file, &e->annotations));
-    e->n_images++;
-    TRY(source_read_image(e->source, index, &e->file, &n_bytes));
-    TRY(image_decode(&e->reader, name, e->file.file.data, n_bytes, 0));
-    e->size = image_full_size(&e->reader);
-    if (e->size.height != e->annotations.height || e->size.width != e->annotations.width)
-        return status_fail(E_FORMAT,
-                           "%.700s is %lld x %lld px (height x width), its masks %lld x %lld", name,
-                           (long long)e->size.height, (long long)e->size.width,
-                           (long long)e->annotations.height, (long long)e->annotations.width);
-    size_t n_px = (size_t)(e->size.height * e->size.width);
-    TRY(buffer_reserve(&e->truth, n_px));
-    TRY(buffer_reserve(&e->prediction, n_px));
-    TRY(predictor_set_image(e->predictor, &e->reader));
-    if (e->pictures) eval_pictures_begin(e->pictures, &e->reader);
+    TRY(judged_read(&e->image, e->source, index, e->predictor));
+    if (e->pictures) eval_pictures_begin(e->pictures, &e->image.reader);
     TRY(eval_masks(e, group));
-    return e->pictures ? end_pictures(e, name) : OK;
+    return e->pictures ? end_pictures(e, e->image.name) : OK;
 }
 
 static Status eval_all(Eval *e)
@@ -291,11 +257,11 @@ static Status eval_all(Eval *e)
     Group *group = mem_alloc(sizeof *group);
     time_t reported = time(NULL);
     Status status = OK;
-    for (int64_t i = 0; i < e->n_listed && status == OK; i++) {
+    for (int64_t i = 0; i < source_size(e->source) && status == OK; i++) {
         status = eval_image(e, i, group);
         if (time(NULL) - reported < PROGRESS_SECONDS) continue;
         reported = time(NULL);
-        fprintf(stderr, "image %lld of %lld\n", (long long)i + 1, (long long)e->n_listed);
+        fprintf(stderr, "image %lld of %lld\n", (long long)i + 1, (long long)source_size(e->source));
     }
     free(group);
     return status;
@@ -338,7 +304,7 @@ static Status write_results(const Eval *e)
     json_writer_text(writer, "weights", e->args.weights);
     json_writer_text(writer, "weights_sha256", sha256);
     json_writer_text(writer, "data", e->options.text[OPTION_data_root]);
-    json_writer_integer(writer, "images", e->n_images);
+    json_writer_integer(writer, "images", source_size(e->source));
     json_writer_text(writer, "select", select_names[e->args.select]);
     json_writer_text(writer, "unit", "mean IoU in percent");
     json_writer_object(writer, "miou");
@@ -400,23 +366,10 @@ static Status parse_args(Args *args, Eval *e)
     return options_load(e->args.config, args->n, args->words, &e->options);
 }
 
-static Status open_data(Eval *e)
-{
-    const OptionList *roots = &e->options.data_root;
-    SourceConfig config = {
-        .roots = (const char *const *)roots->items, .n_roots = roots->n, .masks = true};
-    if (roots->n == 0)
-        return status_fail(E_CONFIG, "data.root is not set; name the folder of the images");
-    TRY(source_open(&config, &e->source));
-    e->n_listed = source_size(e->source);
-    if (e->args.limit > 0 && e->args.limit < e->n_listed) e->n_listed = e->args.limit;
-    return OK;
-}
-
 static Status open_all(Eval *e)
 {
-    TRY(open_data(e));
-    TRY(image_reader_open(&e->reader));
+    TRY(judged_open_source(&e->options.data_root, "data.root", e->args.limit, &e->source));
+    TRY(judged_open(&e->image));
     TRY(predictor_open(&e->options, e->args.weights, PROMPTS_AT_ONCE, &e->recipe, &e->predictor));
     if (e->args.pictures)
         TRY(eval_pictures_open(e->args.pictures, e->args.pictured, e->n_kinds, &e->pictures));
@@ -432,7 +385,7 @@ static Status run_eval(Args *args, Eval *e)
     TRY(open_all(e));
     TRY(eval_all(e));
     printf("%s, %s, %lld images, mask by %s, mean IoU in percent\n", model_name(e->recipe.model),
-           e->args.weights, (long long)e->n_images, select_names[e->args.select]);
+           e->args.weights, (long long)source_size(e->source), select_names[e->args.select]);
     print_row("box_fill", &e->box_fill);
     for (int i = 0; i < e->n_kinds; i++) print_row(e->kinds[i].name, &e->kinds[i].miou);
     return e->args.out ? write_results(e) : OK;
@@ -445,13 +398,9 @@ Status command_eval(Args *args)
     predictor_destroy(e->predictor);
     recipe_close(&e->recipe);
     source_close(e->source);
-    root_reader_free(&e->file);
-    image_reader_close(&e->reader);
-    annotations_free(&e->annotations);
+    judged_close(&e->image);
     clicker_free(&e->clicker);
     eval_pictures_close(e->pictures);
-    buffer_free(&e->truth);
-    buffer_free(&e->prediction);
     free(e->logits);
     free(e->iou);
     options_free(&e->options);

@@ -170,6 +170,14 @@ void predictor_mask(Predictor *predictor, const float *logits, uint8_t *mask)
     upsample_mask(&predictor->upsampler, logits, mask);
 }
 
+int64_t predictor_most_confident(const float *iou, int64_t n)
+{
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (iou[i] > iou[best]) best = i;
+    return best;
+}
+
 /* ---- prompts ---- */
 
 /* Without a box SAM adds a padding point to the points. */

@@ -56,6 +56,10 @@ int64_t predictor_lowres(const Predictor *predictor); /* side of the logits, px 
 Status predictor_predict(Predictor *predictor, int64_t n, const Prompt *prompts, bool multimask,
                          float *logits, float *iou);
 
+/* predictor_most_confident: which of n candidates has the highest predicted IoU, the first of equals.
+ */
+int64_t predictor_most_confident(const float *iou, int64_t n);
+
 /* predictor_mask: the mask of one candidate at the image's size.
  * shapes  logits (lowres,lowres)   mask (height,width), 0 or 1 */
 void predictor_mask(Predictor *predictor, const float *logits, uint8_t *mask);

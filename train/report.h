@@ -25,6 +25,11 @@ typedef struct ReportLog { /* one element per step, steps rising; NaN where the 
         int64_t step;
         double loss, lr, step_ms, data_wait_ms, img_per_s, peak_bytes;
     } * steps;
+    int n_judged, judged_capacity;
+    struct ReportJudged { /* by validation, steps rising */
+        int64_t step;
+        double miou, boundary_iou; /* 0..1 */
+    } * judged;
 } ReportLog;
 
 typedef struct ReportScore { /* of one kind of prompt; percent, NaN where there is no mask */
@@ -60,6 +65,7 @@ void report_run_close(ReportRun *run);
  * errors  as above */
 Status report_log_read(const char *path, ReportLog *out);
 Status report_eval_read(const char *path, ReportEval *out);
+void report_log_free(ReportLog *log);
 void report_eval_free(ReportEval *eval);
 
 /* ---- the page ---- */

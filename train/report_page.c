@@ -145,15 +145,31 @@ static void write_card(FILE *out, const ReportRun *run, int place)
 
 /* ---- curves ---- */
 
-typedef enum Column { COLUMN_LOSS, COLUMN_LR } Column;
+typedef enum Column { COLUMN_LOSS, COLUMN_LR, COLUMN_MIOU, COLUMN_BOUNDARY_IOU } Column;
+
+static int rows_of(const ReportRun *run, Column column)
+{
+    return column == COLUMN_LOSS || column == COLUMN_LR ? run->log.n : run->log.n_judged;
+}
+
+static double cell(const ReportLog *log, Column column, int row)
+{
+    switch (column) {
+    case COLUMN_LOSS: return log->steps[row].loss;
+    case COLUMN_LR: return log->steps[row].lr;
+    case COLUMN_MIOU: return 100 * log->judged[row].miou;
+    default: return 100 * log->judged[row].boundary_iou;
+    }
+}
 
 static ReportCurve curve_of(const ReportRun *run, int place, Column column)
 {
-    int n = run->log.n;
+    int n = rows_of(run, column);
+    bool judged = column == COLUMN_MIOU || column == COLUMN_BOUNDARY_IOU;
     double *values = mem_alloc((size_t)(2 * n + 1) * sizeof *values);
     for (int i = 0; i < n; i++) {
-        values[i] = (double)run->log.steps[i].step;
-        values[n + i] = column == COLUMN_LOSS ? run->log.steps[i].loss : run->log.steps[i].lr;
+        values[i] = (double)(judged ? run->log.judged[i].step : run->log.steps[i].step);
+        values[n + i] = cell(&run->log, column, i);
     }
     return (ReportCurve){.name = run->name, .colour = place, .n = n, .x = values, .y = values + n};
 }
@@ -169,7 +185,8 @@ static void write_chart(FILE *out, const ReportChart *chart, Column column, bool
     ReportCurve *curves = mem_alloc((size_t)n_runs * sizeof *curves);
     int n = 0;
     for (int i = 0; i < n_runs; i++)
-        if (belongs(&runs[i], distillation)) curves[n++] = curve_of(&runs[i], i, column);
+        if (belongs(&runs[i], distillation) && rows_of(&runs[i], column) > 0)
+            curves[n++] = curve_of(&runs[i], i, column);
     report_chart(out, chart, n, curves);
     for (int i = 0; i < n; i++) free((void *)curves[i].x);
     free(curves);
@@ -179,13 +196,22 @@ static void write_charts(FILE *out, bool distillation, int n_runs, const ReportR
 {
     static const ReportChart loss = {.title = "Loss", .smooth = true, .may_log = true};
     static const ReportChart rate = {.title = "Learning rate", .from_zero = true};
-    int n = 0;
-    for (int i = 0; i < n_runs; i++) n += belongs(&runs[i], distillation);
+    static const ReportChart miou = {.title = "Validation: mean IoU of masks from boxes, percent"};
+    static const ReportChart boundary = {.title = "Boundary IoU, percent"};
+    int n = 0, n_judged = 0;
+    for (int i = 0; i < n_runs; i++) {
+        n += belongs(&runs[i], distillation);
+        n_judged += belongs(&runs[i], distillation) && runs[i].log.n_judged > 0;
+    }
     if (n == 0) return;
     fprintf(out, "<h2>%s</h2>\n<div class=\"charts\">\n",
             distillation ? "Distillation" : "Training on masks");
     write_chart(out, &loss, COLUMN_LOSS, distillation, n_runs, runs);
     write_chart(out, &rate, COLUMN_LR, distillation, n_runs, runs);
+    if (n_judged > 0) {
+        write_chart(out, &miou, COLUMN_MIOU, distillation, n_runs, runs);
+        write_chart(out, &boundary, COLUMN_BOUNDARY_IOU, distillation, n_runs, runs);
+    }
     fprintf(out, "</div>\n");
 }
 

@@ -196,7 +196,7 @@ void report_run_close(ReportRun *run)
     for (int i = 0; i < run->n_evals; i++) report_eval_free(&run->evals[i]);
     free(run->evals);
     free_names(run->pictures, run->n_pictures);
-    free(run->log.steps);
+    report_log_free(&run->log);
     options_free(&run->options);
     free(run->path);
     free(run->name);

@@ -28,6 +28,7 @@
 #include "train/saver.h"
 #include "train/scaler.h"
 #include "train/tensorboard.h"
+#include "train/validation.h"
 #include "train/weights.h"
 
 typedef struct Trainer {
@@ -45,6 +46,7 @@ typedef struct Trainer {
     Tensorboard *board;
     Progress *progress; /* NULL: stderr is no terminal */
     Saver *saver;
+    Validation *validation; /* NULL: val.root is not set */
     Step *step;
     Exec *exec;
     Scaler scaler;
@@ -291,6 +293,7 @@ static Status open_all(Trainer *t)
     TRY(open_data(t));
     TRY(check_embeddings(t));
     TRY(open_step(t));
+    TRY(validation_open(t->options, &t->recipe, t->kind, &t->validation));
     TRY(pin_choices(t));
     if (t->embeddings)
         t->targets = mem_alloc(
@@ -311,6 +314,7 @@ static void close_all(Trainer *t)
 {
     end_progress(t);
     saver_close(t->saver);
+    validation_close(t->validation);
     loader_destroy(t->loader);
     exec_destroy(t->exec);
     step_destroy(t->step);
@@ -463,6 +467,17 @@ static void time_step(Trainer *t, double start_seconds, StepResult *result)
     t->wait_seconds = wait_seconds;
 }
 
+/* The weights after next_step updates; a new best is saved at once. */
+static Status validate(Trainer *t)
+{
+    double miou;
+    TRY(validation_run(t->validation, t->next_step - 1, t->log, t->board, &miou));
+    TRY(saver_wait(t->saver)); /* until then its thread may change the best score */
+    if (t->folder->best_step >= 0 && !(miou > t->folder->best_score)) return OK;
+    log_text(t->log, LOG_INFO, "the best so far, its state is kept");
+    return save_state(t, miou);
+}
+
 static Status run_step(Trainer *t)
 {
     const Batch *batch;
@@ -478,6 +493,7 @@ static Status run_step(Trainer *t)
     show_step(t, &result);
     t->next_step++;
     TRY(saver_poll(t->saver));
+    if (validation_is_due(t->validation, t->next_step, t->n_steps)) TRY(validate(t));
     return save_is_due(t) ? save_state(t, NAN) : OK;
 }
 
