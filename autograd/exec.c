@@ -28,7 +28,7 @@ struct Exec {
     int *first_patch; /* by node, n_nodes + 1 entries: patches [first_patch[n], first_patch[n+1]) */
     int64_t iteration[REGION_MAX_DEPTH];
     int *loop_start; /* by region: instruction after its LOOP_BEGIN */
-    bool profiling, sync, recording_on;
+    bool profiling;
     bool warm;        /* a run was launched call by call */
     void *recording;  /* the backend's; NULL: none yet */
     double run_start; /* s, on the monotonic clock */
@@ -90,7 +90,6 @@ Status exec_create(Graph *graph, Backend *backend, Exec **out)
     Exec *exec = mem_alloc(sizeof *exec);
     exec->graph = graph;
     exec->backend = backend;
-    exec->recording_on = true;
     Status status = OK;
     TRY_GOTO(plan_build(graph, backend, &exec->plan), failed);
     void *arena = NULL;
@@ -199,7 +198,7 @@ static Status run_node(Exec *exec, NodeId node)
     apply_patches(exec, node);
     if (exec->profiling) return run_profiled(exec, node);
     call->run(call);
-    if (!exec->sync) return OK;
+    if (!exec->backend->sync) return OK;
     Status status = exec->backend->wait(exec->backend);
     return status == OK ? OK : name_node(exec, node, status);
 }
@@ -237,7 +236,8 @@ static Status launch_program(Exec *exec, bool checked)
 
 static bool records(const Exec *exec)
 {
-    return exec->backend->replay && exec->recording_on && !exec->profiling && !exec->sync;
+    const Backend *backend = exec->backend;
+    return backend->replay && backend->recording && !backend->sync && !exec->profiling;
 }
 
 static Status record(Exec *exec)
@@ -310,9 +310,6 @@ static Status check_node(const Exec *exec, NodeId node)
 }
 
 /* ---- profile ---- */
-
-void exec_set_recording(Exec *exec, bool on) { exec->recording_on = on; }
-void exec_set_sync(Exec *exec, bool on) { exec->sync = on; }
 
 /* Nodes that one run executes, loops included. */
 static int64_t executions_per_run(const Exec *exec)

@@ -23,15 +23,10 @@ const Plan *exec_plan(const Exec *exec);
 Status exec_write(Exec *exec, ValueId input, const void *host);
 Status exec_read(Exec *exec, ValueId value, void *host);
 
-/* exec_run: one run of the program. Where the backend can record, the first run is launched call by
- * call (libraries make up their minds then), the second is recorded, and from then on a run is one
- * launch. */
+/* exec_run: one run of the program. Where the backend can record runs and may (Backend.recording,
+ * not Backend.sync), the first run is launched call by call (libraries make up their minds then), the
+ * second is recorded, and from then on a run is one launch. errors  those of Backend.wait */
 Status exec_run(Exec *exec);
-
-/* exec_set_recording: off: every run is launched call by call. On by default.
- * exec_set_sync: on: waits after every call, so that a failure names its op; not recorded. */
-void exec_set_recording(Exec *exec, bool on);
-void exec_set_sync(Exec *exec, bool on);
 
 /* exec_run_checked: as exec_run, but stops at the first node that writes a NaN or an infinity.
  * errors  E_NUMERIC naming label, op, destination, iteration and index of the value */

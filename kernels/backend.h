@@ -49,7 +49,10 @@ struct Backend {
     int n_threads;
     DType low; /* the fast low precision here: DT_BF16, or DT_F32 if there is none (precision
                   "auto") */
-    bool tf32; /* read by bind: products of f32 may round their sources to TF32 (CUDA alone) */
+    /* set by whoever opened it, before anything is bound */
+    bool tf32;      /* products of f32 may round their sources to TF32; false unless asked for */
+    bool sync;      /* wait after every call, so that a failure names its op; false unless asked for */
+    bool recording; /* replay runs as one launch where that can be done; true unless refused */
     void *context;
     /* bind: see above. errors  E_UNSUPPORTED naming op, label, dtype or shape; E_MEMORY */
     Status (*bind)(Backend *backend, KernelCall *call);

@@ -53,10 +53,22 @@ static Status parse_lr_scales(Recipe *recipe, const OptionList *list)
     return OK;
 }
 
+static Status open_backend(const Options *o, Backend **out)
+{
+    const char *names[] = {[OPT_BACKEND_CPU] = "cpu",
+                           [OPT_BACKEND_CUDA] = "cuda",
+                           [OPT_BACKEND_CUDASIM] = "cudasim",
+                           [OPT_BACKEND_REF] = "ref"};
+    TRY(backend_open(names[o->run_backend], (int)o->run_threads, out));
+    (*out)->tf32 = o->run_tf32;
+    (*out)->sync = o->debug_sync;
+    (*out)->recording = o->run_recording;
+    return OK;
+}
+
 static Status open_parts(const Options *o, Recipe *recipe)
 {
-    const char *backends[] = {[OPT_BACKEND_CPU] = "cpu", [OPT_BACKEND_REF] = "ref"};
-    TRY(backend_open(backends[o->run_backend], (int)o->run_threads, &recipe->backend));
+    TRY(open_backend(o, &recipe->backend));
     TRY(load_model(o->model, "model", recipe->backend, &recipe->model, &recipe->store));
     freeze(recipe->store, &o->optim_freeze);
     TRY(parse_lr_scales(recipe, &o->optim_lr_scale));

@@ -309,6 +309,7 @@ __attribute__((visibility("default"))) Status retort_plugin_open(PluginAbi progr
     *backend = (Backend){.name = "cuda",
                          .n_threads = n_threads,
                          .low = DT_BF16,
+                         .recording = true,
                          .context = cuda,
                          .bind = bind,
                          .alloc = alloc_device,

@@ -114,6 +114,7 @@ static void work_destroy(Work *work)
     free(work->name);
     free(work->kernel.args);
     free(work->call);
+    free(work->data);
     free(work);
 }
 
