@@ -1,14 +1,14 @@
 /* Batch norms with the activation that follows: training, frozen, their gradients, and the running
  * statistics.
  *
- * Maps are (rows, C) matrices with rows = N*H*W. Statistics and the gradients of weight and bias are
- * column sums (columns.h), the statistics in double, so that a large mean does not swallow a small
- * variance. The pre-activation is recomputed in the backward pass rather than stored.
+ * Maps are (rows, C) matrices with rows = N*H*W. Statistics and the gradients of weight and bias
+ * are column sums (columns.cuh), the statistics in double, so that a large mean does not swallow a
+ * small variance. The pre-activation is recomputed in the backward pass rather than stored.
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/activation.h"
-#include "kernels/cuda/columns.h"
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/columns.cuh"
 
 /* What normalises: the statistics, weight and bias of C channels. */
 typedef struct ChannelNorm {
@@ -78,8 +78,8 @@ static __global__ void normalise_kernel(T *dst, const T *src, ChannelNorm norm, 
         load_pack<N>(src + i * N, x);
 #pragma unroll
         for (int j = 0; j < N; j++)
-            x[j] = act_value(norm.act, (x[j] - pack.mean[j]) * pack.rstd[j] * pack.weight[j] +
-                                           pack.bias[j]);
+            x[j] = act_value(norm.act,
+                             (x[j] - pack.mean[j]) * pack.rstd[j] * pack.weight[j] + pack.bias[j]);
         store_pack<N>(dst + i * N, x);
     }
 }
@@ -88,11 +88,11 @@ static void normalise(const KernelCall *call, const ChannelNorm &norm)
 {
     const Tensor *src = &call->src[0], *dst = &call->dst[0];
     int64_t n = shape_elems(dst->shape);
-    WITH_PACKS(CUDA_PACKS(norm.channels, src, dst, &call->src[1], &call->src[2]), N,
-               WITH_STORAGE(src->dtype, T,
-                            LAUNCH(call, (normalise_kernel<T, N>), flat_blocks(n / N), FLAT_THREADS,
-                                   0, (T *)dst->data, (const T *)src->data, norm,
-                                   (unsigned)(n / N))));
+    WITH_PACKS(
+        CUDA_PACKS(norm.channels, src, dst, &call->src[1], &call->src[2]), N,
+        WITH_STORAGE(src->dtype, T,
+                     LAUNCH(call, (normalise_kernel<T, N>), flat_blocks(n / N), FLAT_THREADS, 0,
+                            (T *)dst->data, (const T *)src->data, norm, (unsigned)(n / N))));
 }
 
 /* Sums of x and x^2 of each channel. */
@@ -130,10 +130,9 @@ static void batchnorm_run(const KernelCall *call)
     ColumnPlan plan = norm_plan(call);
     MomentsFinish finish = {(float *)call->dst[1].data, (float *)call->dst[2].data,
                             (double)plan.rows};
-    WITH_STORAGE(src->dtype, T,
-                 Moments<T> term = {(const T *)src->data, plan.columns};
+    WITH_STORAGE(src->dtype, T, Moments<T> term = {(const T *)src->data, plan.columns};
                  column_sums<double, 2>(call, plan, CUDA_PACKS(plan.columns, src),
-                                             (double *)call->scratch, term, finish));
+                                        (double *)call->scratch, term, finish));
     normalise(call, channel_norm(call, &call->attr->batchnorm, &call->dst[1], &call->dst[2]));
 }
 
@@ -225,8 +224,7 @@ static void norm_grad(const KernelCall *call, const NormAttr *attr, bool learned
                            &call->src[3], &call->src[4], &call->dst[1], &call->dst[2]);
     WITH_STORAGE(src->dtype, T,
                  NormGradTerm<T> term = {(const T *)src->data, any_float(ddst), norm};
-                 column_sums<float, 2>(call, plan, packs, (float *)call->scratch, term,
-                                            finish));
+                 column_sums<float, 2>(call, plan, packs, (float *)call->scratch, term, finish));
     float per_row = learned ? 1.0f / (float)plan.rows : 0.0f;
     WITH_PACKS(packs, N,
                WITH_STORAGE(src->dtype, T,

@@ -1,6 +1,6 @@
 /* The three ways a convolution runs here, chosen once in bind by conv.c: own kernels where every
- * channel is its own group (depthwise.cu), matrix products of cuBLASLt where the kernel is one pixel
- * (pointwise.c), cuDNN for all others (conv_cudnn.c). Each serves CONV2D and both gradients.
+ * channel is its own group (depthwise.cu), matrix products of cuBLASLt where the kernel is one
+ * pixel (pointwise.c), cuDNN for all others (conv_cudnn.c). Each serves CONV2D and both gradients.
  */
 #ifndef RETORT_KERNELS_CUDA_CONV_H
 #define RETORT_KERNELS_CUDA_CONV_H
@@ -11,8 +11,8 @@
 extern "C" {
 #endif
 
-/* Sizes of a convolution src (n,h,w,c) * weight (k,r,s,c/groups) -> dst (n,out_h,out_w,k), whichever
- * of the three is the result of the call. */
+/* Sizes of a convolution src (n,h,w,c) * weight (k,r,s,c/groups) -> dst (n,out_h,out_w,k),
+ * whichever of the three is the result of the call. */
 typedef struct ConvDims {
     int n, h, w, c, out_h, out_w, k, r, s, stride, pad, groups;
 } ConvDims;

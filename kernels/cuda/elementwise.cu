@@ -6,10 +6,10 @@
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/activation.h"
+#include "kernels/cuda/activation.cuh"
 #include "kernels/cuda/passes.h"
-#include "kernels/cuda/storage.h"
-#include "kernels/cuda/walk.h"
+#include "kernels/cuda/storage.cuh"
+#include "kernels/cuda/walk.cuh"
 
 /* ---- add ---- */
 
@@ -71,11 +71,11 @@ static void add_run(const KernelCall *call)
     const Tensor *src[] = {&call->src[0], &call->src[1]}, *dst = &call->dst[0];
     Walk walk = walk_make(dst->shape, src[0]->shape, src[1]->shape);
     if (walk.n == 0) return;
-    WITH_PACKS(walk_packs(walk, dst, src, 2), N,
-               WITH_STORAGE(dst->dtype, T,
-                            LAUNCH(call, (add_kernel<T, N>), flat_blocks(walk.n / N), FLAT_THREADS,
-                                   0, (T *)dst->data, (const T *)src[0]->data, any_float(src[1]),
-                                   walk)));
+    WITH_PACKS(
+        walk_packs(walk, dst, src, 2), N,
+        WITH_STORAGE(dst->dtype, T,
+                     LAUNCH(call, (add_kernel<T, N>), flat_blocks(walk.n / N), FLAT_THREADS, 0,
+                            (T *)dst->data, (const T *)src[0]->data, any_float(src[1]), walk)));
 }
 
 CUDA_BIND(add)
@@ -178,8 +178,8 @@ static void fill_run(const KernelCall *call)
     int64_t n = shape_elems(dst->shape);
     if (n == 0) return;
     WITH_PACKS(CUDA_PACKS(n, dst), N,
-               LAUNCH(call, fill_kernel<N>, flat_blocks(n / N), FLAT_THREADS, 0,
-                      (float *)dst->data, (float)call->attr->fill.value, (unsigned)(n / N)));
+               LAUNCH(call, fill_kernel<N>, flat_blocks(n / N), FLAT_THREADS, 0, (float *)dst->data,
+                      (float)call->attr->fill.value, (unsigned)(n / N)));
 }
 
 CUDA_BIND(fill)
@@ -259,6 +259,6 @@ void cuda_add_bias(const KernelCall *call, const Tensor *dst, const Tensor *bias
     WITH_PACKS(CUDA_PACKS(channels, bias, dst), N,
                WITH_STORAGE(dst->dtype, T,
                             LAUNCH(call, (add_bias_kernel<T, N>), flat_blocks(n / N), FLAT_THREADS,
-                                   0, (T *)dst->data, (const float *)bias->data,
-                                   (unsigned)channels, (unsigned)(n / N))));
+                                   0, (T *)dst->data, (const float *)bias->data, (unsigned)channels,
+                                   (unsigned)(n / N))));
 }

@@ -1,15 +1,15 @@
-/* FOCAL_DICE and its gradient: logits up-sampled, targets expanded and terms summed on the fly; no map of
- * S x S pixels is ever stored.
+/* FOCAL_DICE and its gradient: logits up-sampled, targets expanded and terms summed on the fly; no
+ * map of S x S pixels is ever stored.
  *
  * Forward: a block sums a band of pixel rows of one cell, then one warp per cell adds the bands in
- * order. Backward: a block owns a strip of rows of dlogits and visits the pixel rows that read them:
- * slopes of a row into shared memory, from there along x and y into the strip, each column by one
- * thread. Pixel rows between two strips are visited by both, which costs less than a second pass.
- * source  Lin et al., Focal loss; Milletari et al., V-Net (Dice)
+ * order. Backward: a block owns a strip of rows of dlogits and visits the pixel rows that read
+ * them: slopes of a row into shared memory, from there along x and y into the strip, each column by
+ * one thread. Pixel rows between two strips are visited by both, which costs less than a second
+ * pass. source  Lin et al., Focal loss; Milletari et al., V-Net (Dice)
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/mask_maps.h"
+#include "kernels/cuda/mask_maps.cuh"
 
 enum { BAND = 16, STRIP = 16, SUMS = 3 };
 
@@ -48,8 +48,8 @@ static __device__ __forceinline__ float focal_slope(const Focal &focal, const Pi
 {
     float miss = focal_miss(terms, t), d_miss = 0.0f;
     if (miss > 0.0f && focal.gamma != 0.0f) /* miss is 0 only where p q is 0 too */
-        d_miss = focal.gamma * focal_power(miss, focal.gamma - 1.0f) * (1.0f - 2.0f * t) *
-                 terms.p * terms.q;
+        d_miss = focal.gamma * focal_power(miss, focal.gamma - 1.0f) * (1.0f - 2.0f * t) * terms.p *
+                 terms.q;
     return focal_alpha(focal, t) *
            (focal_power(miss, focal.gamma) * (terms.p - t) + d_miss * terms.ce);
 }
@@ -248,7 +248,8 @@ extern "C" Status cuda_focal_dice_grad(Backend *backend, KernelCall *call)
     MaskMaps maps = mask_maps(call, call->attr->focal_dice_grad.size);
     TRY(mask_check_size(call, maps.size));
     if (grad_shared_bytes(maps) > CUDA_SHARED_MAX_BYTES)
-        return cuda_unsupported(call, "maps of %d columns do not fit the shared memory", maps.width);
+        return cuda_unsupported(call, "maps of %d columns do not fit the shared memory",
+                                maps.width);
     TRY(cuda_allow_shared(focal_dice_grad_kernel, grad_shared_bytes(maps)));
     call->run = focal_dice_grad_run;
     return OK;

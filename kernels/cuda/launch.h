@@ -17,7 +17,7 @@
  *   float2 float4 int2 int4 uint2 uint4 and their make_ functions; wide loads and stores are
  *   dereferences of aligned pointers to them
  *   C's math functions, rsqrtf, __expf __logf __fdividef __saturatef, min, max
- *   bf16 and f16: conversions only (storage.h); arithmetic is f32
+ *   bf16 and f16: conversions only (storage.cuh); arithmetic is f32
  *   mma.h: the one wrapper of tensor cores
  * What it may not
  *   cooperative groups, CUB, Thrust, inline PTX, __constant__ and __device__ variables, textures,

@@ -2,12 +2,12 @@
  * this is LayerNorm2d over channels.
  *
  * A warp handles a row: its lanes read packs that lie next to each other, and the second and third
- * look at a row find it in the cache. dweight and dbias are column sums (columns.h).
+ * look at a row find it in the cache. dweight and dbias are column sums (columns.cuh).
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/activation.h"
-#include "kernels/cuda/columns.h"
+#include "kernels/cuda/activation.cuh"
+#include "kernels/cuda/columns.cuh"
 
 enum { WARPS = 8 }; /* rows of a block */
 

@@ -1,19 +1,23 @@
-/* LINEAR_ATTENTION, the core of EfficientViT's multi-scale linear attention, and its gradient, in f32.
+/* LINEAR_ATTENTION, the core of EfficientViT's multi-scale linear attention, and its gradient, in
+ * f32.
  *
  * With q and k behind their ReLUs
  *   state[j][i] = sum_n v_nj k_ni for j < d,  state[d][i] = sum_n k_ni
  *   out_nj = state[j].q_n / (state[d].q_n + eps)
- * A head is one group of one image. Blocks sum parts of the tokens into states in the scratch, which
- * are added in order; then each thread makes one token's results with q in registers and the state in
- * shared memory, where all lanes read the same word.
- * source  Cai et al., EfficientViT, section 3.1
+ * A head is one group of one image. Blocks sum parts of the tokens into states in the scratch,
+ * which are added in order; then each thread makes one token's results with q in registers and the
+ * state in shared memory, where all lanes read the same word. source  Cai et al., EfficientViT,
+ * section 3.1
  */
 #include "kernels/cuda/launch.h"
 
 #include "kernels/cuda/passes.h"
-#include "kernels/cuda/storage.h"
+#include "kernels/cuda/storage.cuh"
 
-enum { TOKENS = 128, PART_TOKENS = 4 * TOKENS }; /* of a block, one per thread; of a partial state */
+enum {
+    TOKENS = 128,
+    PART_TOKENS = 4 * TOKENS
+}; /* of a block, one per thread; of a partial state */
 
 typedef struct LinearDims {
     int images, tokens, groups, d, parts;
@@ -56,8 +60,7 @@ static __device__ __forceinline__ void load_channels(const T *src, int d, float 
     for (int i = 0; i < D; i++) value[i] = i < d ? to_f32(src[i]) : 0.0f;
 }
 
-template <int D>
-static __device__ __forceinline__ void relu_channels(float (&value)[D])
+template <int D> static __device__ __forceinline__ void relu_channels(float (&value)[D])
 {
 #pragma unroll
     for (int i = 0; i < D; i++) value[i] = value[i] < 0.0f ? 0.0f : value[i];
@@ -65,11 +68,12 @@ static __device__ __forceinline__ void relu_channels(float (&value)[D])
 
 /* ---- states ---- */
 
-/* Adds rows of TOKENS tokens in shared memory: sum[j][i] += left[token][j] * right[token][i]. Element
- * e = j * d + i belongs to thread e % TOKENS; K elements each. */
+/* Adds rows of TOKENS tokens in shared memory: sum[j][i] += left[token][j] * right[token][i].
+ * Element e = j * d + i belongs to thread e % TOKENS; K elements each. */
 template <int D, int K>
-static __device__ __forceinline__ void add_outer(const float (*left)[D + 1], const float (*right)[D + 1],
-                                                 int tokens, int d, float (&sum)[K])
+static __device__ __forceinline__ void add_outer(const float (*left)[D + 1],
+                                                 const float (*right)[D + 1], int tokens, int d,
+                                                 float (&sum)[K])
 {
 #pragma unroll
     for (int k = 0; k < K; k++) {
@@ -172,8 +176,8 @@ static void make_states(const KernelCall *call, const LinearDims &dims, float *s
 {
     int heads = dims.images * dims.groups;
     float *parts = state_parts(dims, states);
-    LAUNCH(call, (linear_state_kernel<T, D>), dim3((unsigned)dims.parts, (unsigned)heads), TOKENS, 0,
-           parts, (const T *)call->src[0].data, dims);
+    LAUNCH(call, (linear_state_kernel<T, D>), dim3((unsigned)dims.parts, (unsigned)heads), TOKENS,
+           0, parts, (const T *)call->src[0].data, dims);
     cuda_sum_parts(call, states, parts, heads, dims.parts, state_elems(dims.d));
 }
 
@@ -219,7 +223,8 @@ extern "C" Status cuda_linear_attention(Backend *backend, KernelCall *call)
 /* ---- backward ---- */
 
 /* One token's gradients at its products O_j = state[j].q: dO_j = ddst_j / D for j < d, and for the
- * denominator D = O_d + eps: dO_d = -sum_j dO_j out_j. Adds state^T dO to dq, writes dO to `products`. */
+ * denominator D = O_d + eps: dO_d = -sum_j dO_j out_j. Adds state^T dO to dq, writes dO to
+ * `products`. */
 template <int D>
 static __device__ __forceinline__ void product_grads(const float (*state)[D], AnyFloat ddst,
                                                      size_t at, const LinearDims &dims,
@@ -243,8 +248,8 @@ static __device__ __forceinline__ void product_grads(const float (*state)[D], An
 /* Block (part, head): dq of the part's tokens, and its sum of dO q^T. */
 template <typename T, int D>
 static __global__ void __launch_bounds__(TOKENS)
-    linear_query_grad_kernel(T *dsrc, float *parts, const T *src, AnyFloat ddst, const float *states,
-                             LinearDims dims)
+    linear_query_grad_kernel(T *dsrc, float *parts, const T *src, AnyFloat ddst,
+                             const float *states, LinearDims dims)
 {
     __shared__ float state[D + 1][D], products[TOKENS][D + 1], queries[TOKENS][D + 1];
     const int K = ((D + 1) * D + TOKENS - 1) / TOKENS;

@@ -3,8 +3,8 @@
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/storage.h"
-#include "kernels/cuda/sums.h"
+#include "kernels/cuda/storage.cuh"
+#include "kernels/cuda/sums.cuh"
 
 /* ---- mean squared error ---- */
 
@@ -53,8 +53,8 @@ struct SquaredError {
 };
 
 /* One thread: images are few, and their parts are added in order. */
-static __global__ void mse_finish_kernel(float *loss, const double *parts, unsigned n_parts, Kept kept,
-                                         double scale)
+static __global__ void mse_finish_kernel(float *loss, const double *parts, unsigned n_parts,
+                                         Kept kept, double scale)
 {
     double total = 0;
     for (unsigned image = 0; image < kept.images; image++) {
@@ -85,8 +85,8 @@ extern "C" Status cuda_mse(Backend *backend, KernelCall *call)
     (void)backend;
     Kept kept = kept_of(call);
     call->run = mse_run;
-    call->scratch_bytes =
-        (size_t)kept.images * sum_parts(kept.images, per_image(kept)) * sizeof(double);
+    call->scratch_bytes = (size_t)kept.images * sum_parts(kept.images, per_image(kept)) *
+                          sizeof(double);
     return OK;
 }
 
@@ -163,8 +163,8 @@ static void min_candidate_run(const KernelCall *call)
     LAUNCH(call, min_candidate_kernel, 1, CANDIDATE_THREADS, 0, (float *)call->dst[0].data,
            (float *)call->dst[1].data, (int *)call->dst[2].data, (const float *)call->src[0].data,
            (const int *)call->src[1].data, (const float *)call->src[2].data,
-           (float)attr->mask_weight, (float)attr->dice_weight,
-           (unsigned)call->src[0].shape.dim[2], (unsigned)shape_elems(call->src[2].shape));
+           (float)attr->mask_weight, (float)attr->dice_weight, (unsigned)call->src[0].shape.dim[2],
+           (unsigned)shape_elems(call->src[2].shape));
 }
 
 CUDA_BIND(min_candidate)
@@ -190,8 +190,8 @@ static void min_candidate_grad_run(const KernelCall *call)
     LAUNCH(call, min_candidate_grad_kernel, flat_blocks(n), FLAT_THREADS, 0,
            (float2 *)call->dst[0].data, (const float *)call->src[1].data,
            (const int *)call->src[2].data, (const float *)call->src[3].data,
-           (float)attr->mask_weight, (float)attr->dice_weight,
-           (unsigned)call->src[0].shape.dim[2], n);
+           (float)attr->mask_weight, (float)attr->dice_weight, (unsigned)call->src[0].shape.dim[2],
+           n);
 }
 
 CUDA_BIND(min_candidate_grad)

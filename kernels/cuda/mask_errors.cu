@@ -1,15 +1,15 @@
 /* Predicted masks against their targets, pixel by pixel: MASK_IOU, which the IoU head learns, and
  * ERROR_CLICK, a point drawn where a prediction is wrong.
  *
- * Both count pixels row by row into the scratch (integers, so their sums have no order). A click then
- * finds the row and, looking at it again, the pixel of the drawn rank.
+ * Both count pixels row by row into the scratch (integers, so their sums have no order). A click
+ * then finds the row and, looking at it again, the pixel of the drawn rank.
  */
 #include "kernels/cuda/launch.h"
 
 #include "base/rng.h"
-#include "kernels/cuda/mask_maps.h"
-#include "kernels/cuda/rng.h"
-#include "kernels/cuda/scan.h"
+#include "kernels/cuda/mask_maps.cuh"
+#include "kernels/cuda/rng.cuh"
+#include "kernels/cuda/scan.cuh"
 
 enum { BAND = 16 };
 enum { LABEL_EMPTY = -2, LABEL_BACKGROUND = 0, LABEL_FOREGROUND = 1 };
@@ -24,8 +24,8 @@ static __device__ __forceinline__ int pixel_error(const MaskMaps &maps, const Ma
 
 /* ---- counts ---- */
 
-/* Block (band, cell): of each row of the band, the pixels in prediction and target, and those in one
- * of them alone. `picks`: count only cells that take part in the output mode. */
+/* Block (band, cell): of each row of the band, the pixels in prediction and target, and those in
+ * one of them alone. `picks`: count only cells that take part in the output mode. */
 static __global__ void __launch_bounds__(MASK_THREADS)
     count_kernel(int2 *counts, MaskMaps maps, bool picks)
 {
@@ -197,12 +197,9 @@ static void error_click_run(const KernelCall *call)
     const ClickAttr *attr = &call->attr->error_click;
     MaskMaps maps = click_maps(call);
     if (maps.cells == 0) return;
-    Click click = {(float *)call->dst[0].data,
-                   (int *)call->dst[1].data,
-                   (const float *)call->src[3].data,
-                   (const int *)call->src[4].data,
-                   (int)attr->round,
-                   attr->frame / (double)attr->size};
+    Click click = {
+        (float *)call->dst[0].data,     (int *)call->dst[1].data, (const float *)call->src[3].data,
+        (const int *)call->src[4].data, (int)attr->round,         attr->frame / (double)attr->size};
     count_rows(call, maps, false);
     LAUNCH(call, click_kernel, (unsigned)maps.cells, MASK_THREADS, mask_shared_bytes(maps.size, 1),
            (const int2 *)call->scratch, maps, click);

@@ -1,13 +1,13 @@
-/* Ops that only move data: CONCAT, SLICE, PAD, COPY, DEPTH_TO_SPACE, SPACE_TO_DEPTH, WINDOW_PARTITION,
- * WINDOW_UNPARTITION, PICK_CANDIDATE.
+/* Ops that only move data: CONCAT, SLICE, PAD, COPY, DEPTH_TO_SPACE, SPACE_TO_DEPTH,
+ * WINDOW_PARTITION, WINDOW_UNPARTITION, PICK_CANDIDATE.
  *
- * One kernel for all: dst[map.dst(i)] = src[map.src(i)], or zero where the map has no source. It moves
- * units of 2 to 16 bytes, the largest in which all runs and addresses can be counted, and never looks
- * at a value, so one kernel serves every dtype.
+ * One kernel for all: dst[map.dst(i)] = src[map.src(i)], or zero where the map has no source. It
+ * moves units of 2 to 16 bytes, the largest in which all runs and addresses can be counted, and
+ * never looks at a value, so one kernel serves every dtype.
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/storage.h"
+#include "kernels/cuda/storage.cuh"
 
 enum { NO_SOURCE = -1 };
 
@@ -188,7 +188,8 @@ struct BlockMap {
         unsigned channel = i % channels, at = i / channels;
         unsigned b = at % block, x = at / block % width;
         unsigned row = at / block / width; /* of the spread side, through all images */
-        unsigned packed = (((row / block * width + x) * block + row % block) * block + b) * channels;
+        unsigned packed = (((row / block * width + x) * block + row % block) * block + b) *
+                          channels;
         int packed_at = (int)(packed + channel);
         return to_depth ? Place{(int)i, packed_at} : Place{packed_at, (int)i};
     }

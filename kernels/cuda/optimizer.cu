@@ -1,12 +1,12 @@
 /* Clipping, AdamW and the moving average of the weights; the norm itself is SUMSQ in reduce.cu.
  *
- * Whether a step happens is decided from scalars on the device (ok, gate). AdamW is two launches: one
- * thread advances the step count and folds all scalars into one record, then all elements read it;
- * in one launch some blocks would read the count before and some after it is advanced.
+ * Whether a step happens is decided from scalars on the device (ok, gate). AdamW is two launches:
+ * one thread advances the step count and folds all scalars into one record, then all elements read
+ * it; in one launch some blocks would read the count before and some after it is advanced.
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/storage.h"
+#include "kernels/cuda/storage.cuh"
 
 /* ---- clip ---- */
 
@@ -95,12 +95,9 @@ static void adamw_run(const KernelCall *call)
     bool gated = call->n_src > 4 && cuda_present(&call->src[4]);
     int64_t n = shape_elems(param->shape);
     Update *update = (Update *)call->scratch;
-    Betas betas = {(float)a->beta1,
-                   (float)(1 - a->beta1),
-                   (float)a->beta2,
-                   (float)(1 - a->beta2),
-                   (float)a->eps,
-                   a->clip_value > 0 ? (float)a->clip_value : INFINITY};
+    Betas betas = {(float)a->beta1, (float)(1 - a->beta1),
+                   (float)a->beta2, (float)(1 - a->beta2),
+                   (float)a->eps,   a->clip_value > 0 ? (float)a->clip_value : INFINITY};
     LAUNCH(call, adamw_scalars_kernel, 1, 1, 0, update, (float *)call->dst[3].data,
            (const float *)call->src[1].data, (const float *)call->src[2].data,
            (const float *)call->src[3].data, gated ? (const float *)call->src[4].data : NULL, *a);

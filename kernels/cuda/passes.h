@@ -1,5 +1,5 @@
-/* Small launches that several ops are made of, callable from C and from .cu files; to be used in run
- * functions. Implemented beside the op they belong to: elementwise.cu, columns.cu.
+/* Small launches that several ops are made of, callable from C and from .cu files; to be used in
+ * run functions. Implemented beside the op they belong to: elementwise.cu, columns.cu.
  */
 #ifndef RETORT_KERNELS_CUDA_PASSES_H
 #define RETORT_KERNELS_CUDA_PASSES_H

@@ -1,19 +1,19 @@
-/* PointRend's losses: POINT_SAMPLE, the choice of the points, and BCE_DICE_POINTS, cross entropy and Dice
- * on them, with its gradient.
+/* PointRend's losses: POINT_SAMPLE, the choice of the points, and BCE_DICE_POINTS, cross entropy
+ * and Dice on them, with its gradient.
  *
- * Positions are in double, as in the reference, so that both rank points alike. The choice: |logit| of
- * all drawn points into the scratch; then a block per cell finds the rank's limit byte by byte
+ * Positions are in double, as in the reference, so that both rank points alike. The choice: |logit|
+ * of all drawn points into the scratch; then a block per cell finds the rank's limit byte by byte
  * (integer counts) and keeps points in the order of their draws. The gradient: each point's slope
- * into the scratch; then a block owns a strip of rows of dlogits, collects the points that touch it in
- * their order, and each column is summed by one thread. So nothing depends on the order of threads.
- * source  Kirillov et al., PointRend (2020), section 3.1
+ * into the scratch; then a block owns a strip of rows of dlogits, collects the points that touch it
+ * in their order, and each column is summed by one thread. So nothing depends on the order of
+ * threads. source  Kirillov et al., PointRend (2020), section 3.1
  */
 #include "kernels/cuda/launch.h"
 
 #include "base/rng.h"
-#include "kernels/cuda/mask_maps.h"
-#include "kernels/cuda/rng.h"
-#include "kernels/cuda/scan.h"
+#include "kernels/cuda/mask_maps.cuh"
+#include "kernels/cuda/rng.cuh"
+#include "kernels/cuda/scan.cuh"
 
 /* ---- bilinear reads ---- */
 
@@ -62,9 +62,11 @@ static __device__ __forceinline__ AxisTaps axis_taps(double u, int in, int size)
 }
 
 /* The up-sampled logits at (u,v). */
-static __device__ __forceinline__ double logit_at(const MaskMaps &maps, const float *logits, double u, double v)
+static __device__ __forceinline__ double logit_at(const MaskMaps &maps, const float *logits,
+                                                  double u, double v)
 {
-    AxisTaps rows = axis_taps(v, maps.height, maps.size), cols = axis_taps(u, maps.width, maps.size);
+    AxisTaps rows = axis_taps(v, maps.height, maps.size),
+             cols = axis_taps(u, maps.width, maps.size);
     double sum = 0;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -86,14 +88,17 @@ static __device__ __forceinline__ float target_pixel(const MaskMaps &maps, int p
         unsigned kind = *word & SOFT_KIND_MASK;
         int n = (int)(*word++ & SOFT_LENGTH_MASK);
         if (x < n)
-            return kind == SOFT_LITERAL ? ((const float *)word)[x] : kind == SOFT_ONES ? 1.0f : 0.0f;
+            return kind == SOFT_LITERAL ? ((const float *)word)[x]
+                   : kind == SOFT_ONES  ? 1.0f
+                                        : 0.0f;
         if (kind == SOFT_LITERAL) word += n;
         x -= n;
     }
     return 0.0f;
 }
 
-static __device__ __forceinline__ float target_at(const MaskMaps &maps, int prompt, double u, double v)
+static __device__ __forceinline__ float target_at(const MaskMaps &maps, int prompt, double u,
+                                                  double v)
 {
     PointTaps y = point_taps(v, maps.size), x = point_taps(u, maps.size);
     double above = x.weight0 * (double)target_pixel(maps, prompt, y.at0, x.at0) +
@@ -131,10 +136,10 @@ static __global__ void __launch_bounds__(MASK_THREADS)
     }
 }
 
-/* The k-th smallest of n values, k >= 1, by its bytes from the top. *n_equal: how many of the values
- * equal to it are among the k smallest. `count` is shared memory of 256, `chosen` of 2. */
-static __device__ __forceinline__ uint64_t kth_smallest(const uint64_t *value, int n, int k, int *count, int *chosen,
-                                        int *n_equal)
+/* The k-th smallest of n values, k >= 1, by its bytes from the top. *n_equal: how many of the
+ * values equal to it are among the k smallest. `count` is shared memory of 256, `chosen` of 2. */
+static __device__ __forceinline__ uint64_t kth_smallest(const uint64_t *value, int n, int k,
+                                                        int *count, int *chosen, int *n_equal)
 {
     uint64_t prefix = 0, known = 0;
     for (int shift = 56; shift >= 0; shift -= 8) {
@@ -159,9 +164,10 @@ static __device__ __forceinline__ uint64_t kth_smallest(const uint64_t *value, i
 }
 
 /* Writes the kept points in the order of their draws; the first of equals. */
-static __device__ __forceinline__ void keep_points(const uint64_t *value, uint64_t limit, int n_equal,
-                                   const MaskMaps &maps, const Sampling &s, int cell, int *sums,
-                                   float2 *dst)
+static __device__ __forceinline__ void keep_points(const uint64_t *value, uint64_t limit,
+                                                   int n_equal, const MaskMaps &maps,
+                                                   const Sampling &s, int cell, int *sums,
+                                                   float2 *dst)
 {
     int n_kept = 0, n_limit = 0, total;
     for (int first = 0; first < s.drawn; first += MASK_THREADS) {
@@ -232,8 +238,8 @@ extern "C" Status cuda_point_sample(Backend *backend, KernelCall *call)
 {
     (void)backend;
     call->run = point_sample_run;
-    call->scratch_bytes =
-        (size_t)sample_maps(call).cells * (size_t)sampling_of(call).drawn * sizeof(double);
+    call->scratch_bytes = (size_t)sample_maps(call).cells * (size_t)sampling_of(call).drawn *
+                          sizeof(double);
     return OK;
 }
 
@@ -323,15 +329,15 @@ static __device__ __forceinline__ float tap_weight(const AxisTaps &taps, int own
 
 /* Appends the block's points that touch rows [top, top + STRIP), one per thread, in their order.
  * returns how many */
-static __device__ __forceinline__ int list_points(PointList *list, const MaskMaps &maps, bool exists,
-                                                  float2 point, float slope, int top, int *sums)
+static __device__ __forceinline__ int list_points(PointList *list, const MaskMaps &maps,
+                                                  bool exists, float2 point, float slope, int top,
+                                                  int *sums)
 {
     AxisTaps rows = axis_taps(exists ? point.y : 0.0, maps.height, maps.size);
     bool touches = false;
     int total;
 #pragma unroll
-    for (int k = 0; k < 4; k++)
-        touches |= exists && rows.at[k] >= top && rows.at[k] < top + STRIP;
+    for (int k = 0; k < 4; k++) touches |= exists && rows.at[k] >= top && rows.at[k] < top + STRIP;
     int at = block_scan(touches, sums, &total);
     if (touches) {
         AxisTaps cols = axis_taps(point.x, maps.width, maps.size);
@@ -354,8 +360,7 @@ static __device__ __forceinline__ void add_column(const PointList *list, int n, 
     for (int i = 0; i < n; i++) {
         float weight = 0.0f;
 #pragma unroll
-        for (int k = 0; k < 4; k++)
-            weight += list->column[k][i] == own ? list->weight[k][i] : 0.0f;
+        for (int k = 0; k < 4; k++) weight += list->column[k][i] == own ? list->weight[k][i] : 0.0f;
         if (weight == 0.0f) continue;
 #pragma unroll
         for (int r = 0; r < STRIP; r++) strip[r * width + own] += weight * list->row[r][i];
@@ -389,7 +394,10 @@ static __global__ void __launch_bounds__(MASK_THREADS, 2)
         for (int r = 0; r < rows; r++) dst[r * width + j] = strip[r * width + j];
 }
 
-static size_t strip_bytes(const MaskMaps &maps) { return (size_t)STRIP * maps.width * sizeof(float); }
+static size_t strip_bytes(const MaskMaps &maps)
+{
+    return (size_t)STRIP * maps.width * sizeof(float);
+}
 
 static void bce_dice_points_grad_run(const KernelCall *call)
 {
@@ -413,9 +421,9 @@ extern "C" Status cuda_bce_dice_points_grad(Backend *backend, KernelCall *call)
     (void)backend;
     MaskMaps maps = mask_maps(call, call->attr->bce_dice_points_grad.size);
     if (strip_bytes(maps) + sizeof(PointList) > 48 * 1024)
-        return cuda_unsupported(call, "maps of %d columns do not fit the shared memory", maps.width);
+        return cuda_unsupported(call, "maps of %d columns do not fit the shared memory",
+                                maps.width);
     call->run = bce_dice_points_grad_run;
-    call->scratch_bytes =
-        (size_t)maps.cells * (size_t)call->src[4].shape.dim[3] * sizeof(float);
+    call->scratch_bytes = (size_t)maps.cells * (size_t)call->src[4].shape.dim[3] * sizeof(float);
     return OK;
 }

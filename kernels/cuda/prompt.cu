@@ -3,7 +3,7 @@
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/columns.h"
+#include "kernels/cuda/columns.cuh"
 
 enum { LABEL_EMPTY = -2, LABEL_PADDING = -1, LABEL_BOX_FROM = 2, N_EMBEDDINGS = 5 };
 
@@ -21,8 +21,8 @@ static __device__ __forceinline__ float position_code(const float *g, unsigned f
 
 /* ---- the grid of cell centres ---- */
 
-static __global__ void pe_grid_kernel(float *dst, const float *g, unsigned features, unsigned height,
-                                      unsigned width, unsigned n)
+static __global__ void pe_grid_kernel(float *dst, const float *g, unsigned features,
+                                      unsigned height, unsigned width, unsigned n)
 {
     for (FLAT_LOOP(i, n)) {
         unsigned feature = i % (2 * features), cell = i / (2 * features);
@@ -54,8 +54,11 @@ typedef struct Embeddings {
 /* Which embedding a label takes; no run-time index, so that the table stays in the parameters. */
 static __device__ __forceinline__ const float *embedding_of(const Embeddings &e, int label)
 {
-    return label == 0 ? e.of[0] : label == 1 ? e.of[1] : label == 2 ? e.of[2]
-                              : label == 3 ? e.of[3] : e.of[4];
+    return label == 0   ? e.of[0]
+           : label == 1 ? e.of[1]
+           : label == 2 ? e.of[2]
+           : label == 3 ? e.of[3]
+                        : e.of[4];
 }
 
 static __global__ void point_embed_kernel(float *dst, const float *coords, const int *labels,

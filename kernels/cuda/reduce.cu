@@ -1,14 +1,14 @@
 /* Sums: REDUCE_SUM, the adjoint of broadcasting; SUMSQ; and the sum of parts that other ops use.
  *
- * REDUCE_SUM is one of two: where the innermost axis stays, columns are summed (columns.h); where it
- * goes, a block sums one result. Both in two launches with partial sums in the scratch, so that few
- * results do not leave the device idle.
+ * REDUCE_SUM is one of two: where the innermost axis stays, columns are summed (columns.cuh); where
+ * it goes, a block sums one result. Both in two launches with partial sums in the scratch, so that
+ * few results do not leave the device idle.
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/columns.h"
+#include "kernels/cuda/columns.cuh"
 #include "kernels/cuda/passes.h"
-#include "kernels/cuda/sums.h"
+#include "kernels/cuda/sums.cuh"
 
 /* ---- axes ---- */
 
@@ -40,8 +40,8 @@ static __device__ __forceinline__ unsigned axes_offset(const Axes &axes, unsigne
     return offset;
 }
 
-/* The source as kept x reduced axes. by_column: the innermost axis is kept, `columns` of them, and is
- * no part of `kept`. */
+/* The source as kept x reduced axes. by_column: the innermost axis is kept, `columns` of them, and
+ * is no part of `kept`. */
 typedef struct Reduction {
     Axes kept, reduced;
     unsigned columns;
@@ -141,8 +141,8 @@ static void sum_values(const KernelCall *call, T *dst, const Value &value, unsig
     unsigned n_parts = sum_parts(results, n);
     double *parts = (double *)call->scratch;
     LAUNCH(call, sum_kernel<Value>, dim3(results, n_parts), SUM_THREADS, 0, parts, value, n);
-    LAUNCH(call, finish_sums_kernel<T>, cuda_blocks(results, SUM_THREADS), SUM_THREADS, 0, dst, parts,
-           n_parts, results, accumulate);
+    LAUNCH(call, finish_sums_kernel<T>, cuda_blocks(results, SUM_THREADS), SUM_THREADS, 0, dst,
+           parts, n_parts, results, accumulate);
 }
 
 /* ---- reduce_sum ---- */
@@ -170,9 +170,9 @@ extern "C" Status cuda_reduce_sum(Backend *backend, KernelCall *call)
     Reduction r = reduction_make(call->src[0].shape, call->dst[0].shape);
     ColumnPlan plan = column_plan(r.kept.n, r.reduced.n, r.columns);
     call->run = reduce_sum_run;
-    call->scratch_bytes =
-        r.by_column ? column_partials(&plan, 1) * sizeof(float)
-                    : (size_t)r.kept.n * sum_parts(r.kept.n, r.reduced.n) * sizeof(double);
+    call->scratch_bytes = r.by_column ? column_partials(&plan, 1) * sizeof(float)
+                                      : (size_t)r.kept.n * sum_parts(r.kept.n, r.reduced.n) *
+                                            sizeof(double);
     return OK;
 }
 
@@ -201,8 +201,8 @@ extern "C" Status cuda_sumsq(Backend *backend, KernelCall *call)
 
 /* ---- sums of parts ---- */
 
-static __global__ void sum_parts_kernel(float *dst, const float *parts, unsigned n_parts, unsigned n,
-                                        unsigned all)
+static __global__ void sum_parts_kernel(float *dst, const float *parts, unsigned n_parts,
+                                        unsigned n, unsigned all)
 {
     for (FLAT_LOOP(i, all)) {
         const float *part = parts + (size_t)(i / n) * n_parts * n + i % n;

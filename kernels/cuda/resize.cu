@@ -6,8 +6,8 @@
  */
 #include "kernels/cuda/launch.h"
 
-#include "kernels/cuda/storage.h"
-#include "kernels/cuda/taps.h"
+#include "kernels/cuda/storage.cuh"
+#include "kernels/cuda/taps.cuh"
 
 /* Sizes of a resize from (N,h,w,C) to (N,H,W,C). */
 typedef struct ResizeDims {
@@ -64,11 +64,11 @@ template <ResizeMode MODE> static void resize_mode(const KernelCall *call)
     ResizeDims d = resize_dims(src->shape, dst->shape);
     int64_t n = shape_elems(dst->shape);
     if (n == 0) return;
-    WITH_PACKS(CUDA_PACKS(d.channels, src, dst), N,
-               WITH_STORAGE(dst->dtype, T,
-                            LAUNCH(call, (resize_kernel<T, N, MODE>), flat_blocks(n / N),
-                                   FLAT_THREADS, 0, (T *)dst->data, (const T *)src->data, d,
-                                   (unsigned)(n / N))));
+    WITH_PACKS(
+        CUDA_PACKS(d.channels, src, dst), N,
+        WITH_STORAGE(dst->dtype, T,
+                     LAUNCH(call, (resize_kernel<T, N, MODE>), flat_blocks(n / N), FLAT_THREADS, 0,
+                            (T *)dst->data, (const T *)src->data, d, (unsigned)(n / N))));
 }
 
 static void resize_run(const KernelCall *call)
@@ -119,15 +119,15 @@ template <ResizeMode MODE> static void resize_grad_mode(const KernelCall *call)
     unsigned row = (unsigned)d.w * d.channels;
     int64_t n_rows = (int64_t)d.n * d.out_h * row, n = shape_elems(dsrc->shape);
     if (n_rows == 0) return;
-    WITH_PACKS(CUDA_PACKS(d.channels, ddst, dsrc), N,
-               WITH_STORAGE(
-                   ddst->dtype, T,
-                   LAUNCH(call, (resize_grad_kernel<float, T, N, MODE>), flat_blocks(n_rows / N),
-                          FLAT_THREADS, 0, rows, (const T *)ddst->data, d.w, d.out_w, d.channels,
-                          (unsigned)(n_rows / N));
-                   LAUNCH(call, (resize_grad_kernel<T, float, N, MODE>), flat_blocks(n / N),
-                          FLAT_THREADS, 0, (T *)dsrc->data, (const float *)rows, d.h, d.out_h, row,
-                          (unsigned)(n / N))));
+    WITH_PACKS(
+        CUDA_PACKS(d.channels, ddst, dsrc), N,
+        WITH_STORAGE(ddst->dtype, T,
+                     LAUNCH(call, (resize_grad_kernel<float, T, N, MODE>), flat_blocks(n_rows / N),
+                            FLAT_THREADS, 0, rows, (const T *)ddst->data, d.w, d.out_w, d.channels,
+                            (unsigned)(n_rows / N));
+                     LAUNCH(call, (resize_grad_kernel<T, float, N, MODE>), flat_blocks(n / N),
+                            FLAT_THREADS, 0, (T *)dsrc->data, (const float *)rows, d.h, d.out_h,
+                            row, (unsigned)(n / N))));
 }
 
 static void resize_grad_run(const KernelCall *call)

@@ -89,7 +89,6 @@ static void fiber_prepare(int thread)
 {
     void **top = (void **)(stack_of(thread) + SIM_STACK_BYTES);
     *--top = NULL;
-    *--top = NULL;
     *--top = (void *)fiber_main;
     for (int i = 0; i < 6; i++) *--top = NULL;
     sim.threads[thread].stack_pointer = top;

@@ -1,13 +1,13 @@
-/* Running sums of integers over a block, in the order of its threads. Included by what keeps or finds
- * elements by rank: points.cu, mask_errors.cu.
+/* Running sums of integers over a block, in the order of its threads. Included by what keeps or
+ * finds elements by rank: points.cu, mask_errors.cu.
  */
-#ifndef RETORT_KERNELS_CUDA_SCAN_H
-#define RETORT_KERNELS_CUDA_SCAN_H
+#ifndef RETORT_KERNELS_CUDA_SCAN_CUH
+#define RETORT_KERNELS_CUDA_SCAN_CUH
 
 #include "kernels/cuda/launch.h"
 
-/* block_scan: the sum of `value` over the threads in front of this one; *total: over all. `shared` is
- * memory of 33 ints, free for other use after the next barrier. Whole warps only. */
+/* block_scan: the sum of `value` over the threads in front of this one; *total: over all. `shared`
+ * is memory of 33 ints, free for other use after the next barrier. Whole warps only. */
 static __device__ __forceinline__ int block_scan(int value, int *shared, int *total)
 {
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;

@@ -5,10 +5,10 @@
  * Included by norm.cu and reduce.cu. Deterministic: the parts follow from the sizes alone. A thread
  * sums its rows of a part in `Sum` (float or double); the parts are added in double.
  */
-#ifndef RETORT_KERNELS_CUDA_COLUMNS_H
-#define RETORT_KERNELS_CUDA_COLUMNS_H
+#ifndef RETORT_KERNELS_CUDA_COLUMNS_CUH
+#define RETORT_KERNELS_CUDA_COLUMNS_CUH
 
-#include "kernels/cuda/storage.h"
+#include "kernels/cuda/storage.cuh"
 
 enum {
     COLUMN_LANES = 32, /* packs of columns that a block handles */
@@ -78,8 +78,8 @@ static __global__ void __launch_bounds__(COLUMN_LANES *COLUMN_ROWS)
     }
 }
 
-/* Finish: `__device__ void finish(unsigned batch, unsigned column, const double (&sum)[K]) const` makes
- * a column's results of its sums. */
+/* Finish: `__device__ void finish(unsigned batch, unsigned column, const double (&sum)[K]) const`
+ * makes a column's results of its sums. */
 template <typename Sum, int K, class Finish>
 static __global__ void __launch_bounds__(COLUMN_LANES *COLUMN_ROWS)
     column_finish_kernel(const Sum *parts, Finish finish, ColumnPlan plan)
@@ -93,8 +93,8 @@ static __global__ void __launch_bounds__(COLUMN_LANES *COLUMN_ROWS)
         for (unsigned part = lead; part < plan.parts; part += COLUMN_ROWS)
 #pragma unroll
             for (int k = 0; k < K; k++)
-                sum[k] += (double)parts[((size_t)(batch * plan.parts + part) * K + k) *
-                                            plan.columns + column];
+                sum[k] += (double)
+                    parts[((size_t)(batch * plan.parts + part) * K + k) * plan.columns + column];
 #pragma unroll
     for (int k = 0; k < K; k++) shared[lead][k][lane] = sum[k];
     __syncthreads();
@@ -114,9 +114,8 @@ static void column_sums(const KernelCall *call, const ColumnPlan &plan, int pack
                LAUNCH(call, (column_parts_kernel<Sum, K, N, Term>),
                       dim3(plan.batches * column_blocks(plan, N), plan.parts),
                       COLUMN_LANES * COLUMN_ROWS, 0, parts, term, plan));
-    LAUNCH(call, (column_finish_kernel<Sum, K, Finish>),
-           plan.batches * column_blocks(plan, 1), COLUMN_LANES * COLUMN_ROWS, 0,
-           parts, finish, plan);
+    LAUNCH(call, (column_finish_kernel<Sum, K, Finish>), plan.batches * column_blocks(plan, 1),
+           COLUMN_LANES * COLUMN_ROWS, 0, parts, finish, plan);
 }
 
 #endif

@@ -1,13 +1,13 @@
-/* Dtypes as types: how the elements of a tensor are stored, and the one switch that picks a kernel's
- * template by a dtype. Included by kernels whose operands may be f32, bf16 or f16 (kinds 'a' and
- * 'l'). Arithmetic is f32 throughout.
+/* Dtypes as types: how the elements of a tensor are stored, and the one switch that picks a
+ * kernel's template by a dtype. Included by kernels whose operands may be f32, bf16 or f16 (kinds
+ * 'a' and 'l'). Arithmetic is f32 throughout.
  *
  * Packs are 4 neighbours that move in one instruction (16 bytes of f32, 8 of the others). A kernel
  * with a template parameter N works on packs of N: 4 where rows and addresses allow it
  * (cuda_packs_of), else 1.
  */
-#ifndef RETORT_KERNELS_CUDA_STORAGE_H
-#define RETORT_KERNELS_CUDA_STORAGE_H
+#ifndef RETORT_KERNELS_CUDA_STORAGE_CUH
+#define RETORT_KERNELS_CUDA_STORAGE_CUH
 
 #include "kernels/cuda/launch.h"
 
@@ -20,15 +20,18 @@ static __device__ __forceinline__ float to_f32(__nv_bfloat16 value)
 }
 static __device__ __forceinline__ float to_f32(__half value) { return __half2float(value); }
 
-/* store(&dst[i], value): rounds to nearest even. */
+/* store(&dst[i], value): rounds to nearest even. The rounded value is named, because the simulator
+ * sees assignments and not where a call puts its result. */
 static __device__ __forceinline__ void store(float *dst, float value) { *dst = value; }
 static __device__ __forceinline__ void store(__nv_bfloat16 *dst, float value)
 {
-    *dst = __float2bfloat16_rn(value);
+    __nv_bfloat16 rounded = __float2bfloat16_rn(value);
+    *dst = rounded;
 }
 static __device__ __forceinline__ void store(__half *dst, float value)
 {
-    *dst = __float2half_rn(value);
+    __half rounded = __float2half_rn(value);
+    *dst = rounded;
 }
 
 /* ---- packs ---- */
@@ -80,8 +83,8 @@ static __device__ __forceinline__ void load_any(AnyFloat src, int64_t at, float 
 
 /* ---- on the host ---- */
 
-/* cuda_packs_of: 4 if rows of `row` elements of all these tensors can be read in packs of 4, else 1.
- * An address may be that of a slice, so it is looked at in run, not in bind. */
+/* cuda_packs_of: 4 if rows of `row` elements of all these tensors can be read in packs of 4,
+ * else 1. An address may be that of a slice, so it is looked at in run, not in bind. */
 static inline int cuda_packs_of(int64_t row, const Tensor *const *tensors, int n)
 {
     if (row % 4 != 0) return 1;
@@ -143,8 +146,9 @@ static inline unsigned flat_blocks(int64_t n)
 
 /* for (FLAT_LOOP(i, n)): the items of this thread. Tensors have fewer than 2^31 elements (backend.c
  * checks it), so 32-bit indices suffice and divisions of them are cheap. */
-#define FLAT_LOOP(i, n)                                                               \
-    unsigned i = blockIdx.x * FLAT_THREADS + threadIdx.x; i < (unsigned)(n);          \
+#define FLAT_LOOP(i, n)                                   \
+    unsigned i = blockIdx.x * FLAT_THREADS + threadIdx.x; \
+    i < (unsigned)(n);                                    \
     i += gridDim.x * FLAT_THREADS
 
 #endif

@@ -1,8 +1,8 @@
-/* base/rng.h on the device: the same Philox4x32-10 of the same keys, so that a draw is equal wherever
- * it is made. The sample id of a key is 0 in all kernels.
+/* base/rng.h on the device: the same Philox4x32-10 of the same keys, so that a draw is equal
+ * wherever it is made. The sample id of a key is 0 in all kernels.
  */
-#ifndef RETORT_KERNELS_CUDA_RNG_H
-#define RETORT_KERNELS_CUDA_RNG_H
+#ifndef RETORT_KERNELS_CUDA_RNG_CUH
+#define RETORT_KERNELS_CUDA_RNG_CUH
 
 #include "kernels/cuda/launch.h"
 

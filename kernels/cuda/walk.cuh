@@ -2,8 +2,8 @@
  * of each operand along every axis (0 where it is stretched). Made on the host from shapes, passed
  * to a kernel by value.
  */
-#ifndef RETORT_KERNELS_CUDA_WALK_H
-#define RETORT_KERNELS_CUDA_WALK_H
+#ifndef RETORT_KERNELS_CUDA_WALK_CUH
+#define RETORT_KERNELS_CUDA_WALK_CUH
 
 #include "kernels/cuda/launch.h"
 
@@ -15,7 +15,8 @@ typedef struct Walk {
     unsigned n, dim[SHAPE_MAX_RANK], stride[WALK_OPERANDS][SHAPE_MAX_RANK];
 } Walk;
 
-/* Appends an axis, or widens the outermost one so far if the strides of all operands continue it. */
+/* Appends an axis, or widens the outermost one so far if the strides of all operands continue it.
+ */
 static inline void walk_take(Walk *walk, unsigned dim, const unsigned *stride)
 {
     int last = walk->rank - 1;

@@ -1,10 +1,10 @@
 /* Taps of resampling on the device: the source elements, and their weights, that one value is a
- * weighted sum of along one axis. Positions are exact fractions (integers until the last division), so
- * that f32 gives the reference's weights to its last bits at any size.
- * source  torch.nn.functional.interpolate, align_corners=False
+ * weighted sum of along one axis. Positions are exact fractions (integers until the last division),
+ * so that f32 gives the reference's weights to its last bits at any size. source
+ * torch.nn.functional.interpolate, align_corners=False
  */
-#ifndef RETORT_KERNELS_CUDA_TAPS_H
-#define RETORT_KERNELS_CUDA_TAPS_H
+#ifndef RETORT_KERNELS_CUDA_TAPS_CUH
+#define RETORT_KERNELS_CUDA_TAPS_CUH
 
 #include "kernels/cuda/launch.h"
 
@@ -57,7 +57,8 @@ typedef struct Tap {
     float weight;
 } Tap;
 
-template <ResizeMode MODE> static __device__ __forceinline__ Tap resize_tap(int i, int k, int in, int out)
+template <ResizeMode MODE>
+static __device__ __forceinline__ Tap resize_tap(int i, int k, int in, int out)
 {
     if (MODE == RESIZE_BILINEAR) {
         LinearTaps taps = linear_taps(i, in, out);

@@ -1,8 +1,8 @@
 /* The activations and their derivatives in f32. Included by the kernels of ACT and of the norms.
  * Written as kernels/ref/ref_common.h defines them; `kind` is uniform over a launch.
  */
-#ifndef RETORT_KERNELS_CUDA_ACTIVATION_H
-#define RETORT_KERNELS_CUDA_ACTIVATION_H
+#ifndef RETORT_KERNELS_CUDA_ACTIVATION_CUH
+#define RETORT_KERNELS_CUDA_ACTIVATION_CUH
 
 #include "kernels/cuda/launch.h"
 

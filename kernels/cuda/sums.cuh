@@ -3,8 +3,8 @@
  * Deterministic: the parts follow from the sizes alone. A thread sums its values of a part in f32;
  * everything above is double.
  */
-#ifndef RETORT_KERNELS_CUDA_SUMS_H
-#define RETORT_KERNELS_CUDA_SUMS_H
+#ifndef RETORT_KERNELS_CUDA_SUMS_CUH
+#define RETORT_KERNELS_CUDA_SUMS_CUH
 
 #include "kernels/cuda/storage.h"
 
@@ -32,7 +32,8 @@ static __device__ __forceinline__ double block_sum_double(double value, double *
     return sum;
 }
 
-/* Value: `__device__ float at(unsigned result, unsigned i) const`. Block (result, part): the sum of every gridDim.y-th run of SUM_THREADS values. */
+/* Value: `__device__ float at(unsigned result, unsigned i) const`. Block (result, part): the sum of
+ * every gridDim.y-th run of SUM_THREADS values. */
 template <class Value>
 static __global__ void __launch_bounds__(SUM_THREADS)
     sum_kernel(double *parts, Value value, unsigned n)

@@ -2,12 +2,12 @@
  * bilinearly where they are read, and targets as soft runs, expanded row by row into shared memory.
  * Included by focal_dice.cu, mask_errors.cu and points.cu. A cell is one candidate's map.
  */
-#ifndef RETORT_KERNELS_CUDA_MASK_MAPS_H
-#define RETORT_KERNELS_CUDA_MASK_MAPS_H
+#ifndef RETORT_KERNELS_CUDA_MASK_MAPS_CUH
+#define RETORT_KERNELS_CUDA_MASK_MAPS_CUH
 
 #include "base/soft_runs.h"
-#include "kernels/cuda/storage.h"
-#include "kernels/cuda/taps.h"
+#include "kernels/cuda/storage.cuh"
+#include "kernels/cuda/taps.cuh"
 
 enum { MASK_THREADS = 256, MASK_MAX_SIZE = 3072 }; /* of S: rows of it lie in shared memory */
 
@@ -15,7 +15,7 @@ typedef struct MaskMaps {
     const float *logits;
     const unsigned *words;
     const int *rows, *mode;
-    int cells, per_image, candidates; /* per_image: prompts */
+    int cells, per_image, candidates;  /* per_image: prompts */
     int height, width, size, capacity; /* capacity: words of an image */
 } MaskMaps;
 
@@ -87,7 +87,8 @@ static __device__ __forceinline__ void expand_target(const MaskMaps &maps, int p
     for (x += lane; x < maps.size; x += step) target[x] = 0.0f;
 }
 
-/* The columns of the up-sampling, made once per block: pixel x lies between first[x] and the next. */
+/* The columns of the up-sampling, made once per block: pixel x lies between first[x] and the next.
+ */
 typedef struct MaskColumns {
     int *first;
     float *t;
