@@ -9,7 +9,7 @@ BUILD ?= build
 # -std=c17 alone would switch multiply-add fusion off, a quarter of our kernels' speed.
 OPT ?= -O3 -march=$(ARCH) -fno-math-errno -fno-trapping-math -ffp-contract=fast
 CFLAGS = -std=c17 -D_GNU_SOURCE $(OPT) -g -Wall -Wextra -fopenmp -I. -MMD -MP $(EXTRA)
-LDLIBS = -ldnnl -lturbojpeg -lyajl -larchive -lyaml -lpng -lcrypto -lz -lm -lpthread -ldl -fopenmp -rdynamic
+LDLIBS = -ldnnl -lturbojpeg -lyajl -larchive -lyaml -lpng -lcrypto -lzstd -lz -lm -lpthread -ldl -fopenmp -rdynamic
 
 LIB_DIRS = base kernels kernels/ref kernels/cpu autograd model data checkpoints
 LIB_SRC = $(wildcard $(addsuffix /*.c,$(LIB_DIRS))) $(filter-out train/main.c,$(wildcard train/*.c))

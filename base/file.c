@@ -70,17 +70,23 @@ Status file_writer_open(const FileOps *ops, const char *path, FileWriter **out)
     return OK;
 }
 
-Status file_writer_put(FileWriter *writer, const void *data, size_t n_bytes)
+bool file_write_all(const FileOps *ops, int fd, const void *data, size_t n_bytes)
 {
     const char *next = data;
     while (n_bytes > 0) {
-        ssize_t written = writer->ops->write(writer->ops->context, writer->fd, next, n_bytes);
+        ssize_t written = ops->write(ops->context, fd, next, n_bytes);
         if (written < 0 && errno == EINTR) continue;
-        if (written <= 0) return step_failed(writer, "write");
+        if (written <= 0) return false;
         next += written;
         n_bytes -= (size_t)written;
     }
-    return OK;
+    return true;
+}
+
+Status file_writer_put(FileWriter *writer, const void *data, size_t n_bytes)
+{
+    if (file_write_all(writer->ops, writer->fd, data, n_bytes)) return OK;
+    return step_failed(writer, "write");
 }
 
 void file_writer_discard(FileWriter *writer)
@@ -207,6 +213,15 @@ bool file_exists(const char *path)
 {
     struct stat info;
     return stat(path, &info) == 0;
+}
+
+Status file_size(const char *path, int64_t *out_bytes)
+{
+    struct stat info;
+    if (stat(path, &info))
+        return status_fail(E_FILE, "%s: cannot be read: %s", path, strerror(errno));
+    *out_bytes = info.st_size;
+    return OK;
 }
 
 char *file_join(const char *folder, const char *name)

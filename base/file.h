@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/status.h"
@@ -50,6 +51,10 @@ void file_writer_discard(FileWriter *writer); /* removes the temporary, frees; N
 /* file_replace: the three calls above for content that lies in memory. errors  as above */
 Status file_replace(const FileOps *ops, const char *path, const void *data, size_t n_bytes);
 
+/* file_write_all: all bytes to an open file, however many calls that takes; for files that are
+ * appended to. errors  false, with errno set; a part may then be written */
+bool file_write_all(const FileOps *ops, int fd, const void *data, size_t n_bytes);
+
 /* file_read: the whole file, with a zero byte behind it, to be freed by free().
  * errors  E_FILE if it cannot be read; E_FORMAT if it is larger than max_bytes */
 Status file_read(const char *path, size_t max_bytes, char **out, size_t *out_bytes);
@@ -58,7 +63,8 @@ Status file_read(const char *path, size_t max_bytes, char **out, size_t *out_byt
  * errors  E_FILE naming the folder that could not be made, also if a file stands in the way */
 Status file_make_folders(const char *path);
 
-bool file_exists(const char *path); /* a file or folder of that name is there */
+bool file_exists(const char *path);                     /* a file or folder of that name is there */
+Status file_size(const char *path, int64_t *out_bytes); /* errors  E_FILE */
 
 /* file_join: "FOLDER/NAME" (NAME alone if it is absolute or folder is ""), to be freed.
  * file_folder: the folder `path` lies in, "." if it names none, to be freed. */

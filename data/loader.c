@@ -152,11 +152,19 @@ static void *carve(Carver *carver, int64_t n_elems, size_t elem_bytes)
     return carver->base != NULL && n_elems > 0 ? carver->base + begin : NULL;
 }
 
+static int64_t embedding_elems(const LoaderConfig *c)
+{
+    if (c->embeddings == NULL) return 0;
+    const EmbeddingInfo *info = embedding_cache_info(c->embeddings);
+    return info->grid * info->grid * info->dim;
+}
+
 static void carve_batch(Carver *carver, const LoaderConfig *c, Batch *batch)
 {
     int64_t n = c->batch, side = c->image_size, teacher = c->teacher_size, masks = n * c->n_masks;
     batch->image = carve(carver, n * side * side * 3, sizeof *batch->image);
     batch->teacher_image = carve(carver, n * teacher * teacher * 3, sizeof *batch->teacher_image);
+    batch->embedding = carve(carver, n * embedding_elems(c), sizeof *batch->embedding);
     batch->image_extent = carve(carver, n * 2, sizeof *batch->image_extent);
     batch->coords = carve(carver, masks * c->n_slots * 2, sizeof *batch->coords);
     batch->labels = carve(carver, masks * c->n_slots, sizeof *batch->labels);

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "data/embedding_cache.h"
 #include "data/source.h"
 
 typedef struct Loader Loader;
@@ -26,6 +27,7 @@ typedef enum PointPreset {
 typedef struct LoaderConfig {
     int64_t image_size;    /* S px; 0: no student image */
     int64_t teacher_size;  /* px; 0: no teacher image */
+    const EmbeddingCache *embeddings; /* read with the images; NULL: none. Outlives the loader */
     int64_t frame;         /* side of the prompt frame, px */
     int64_t n_masks;       /* M slots per image; 0: images only (distillation) */
     int64_t n_slots;       /* P prompt slots per mask: 11 for 10 points and the padding point */
@@ -51,6 +53,7 @@ typedef struct Batch {
     int64_t step;
     float *image;          /* (B,S,S,3) normalised, zero-padded right and bottom */
     float *teacher_image;  /* (B,teacher_size,teacher_size,3) or NULL */
+    float *embedding;      /* (B,grid,grid,D) of the teacher, from a cache; or NULL */
     int32_t *image_extent; /* (B,2) rows, columns of S that are image, not padding, px; of
                               teacher_size where there is no student image */
     float *coords;         /* (B,M,P,2) px in the prompt frame */

@@ -16,8 +16,9 @@ struct SampleReader {
     ImageReader image;
     Annotations annotations;
     MaskResampler resampler;
-    int64_t *choice; /* (n_masks) annotation of each mask slot */
-    double *boxes;   /* (n_masks, 4) prompt frame */
+    EmbeddingReader *embeddings; /* NULL: none are read */
+    int64_t *choice;             /* (n_masks) annotation of each mask slot */
+    double *boxes;               /* (n_masks, 4) prompt frame */
 };
 
 typedef struct Draw { /* what identifies the sample's random draws, and the first of them */
@@ -36,6 +37,8 @@ Status sample_reader_create(const LoaderConfig *config, SampleReader **out)
     Status status = image_reader_open(&reader->image);
     if (status == OK && (reader->choice == NULL || reader->boxes == NULL))
         status = status_fail(E_MEMORY, "out of memory: sample reader");
+    if (status == OK && config->embeddings != NULL)
+        status = embedding_reader_create(config->embeddings, &reader->embeddings);
     if (status == OK)
         *out = reader;
     else
@@ -50,6 +53,7 @@ void sample_reader_destroy(SampleReader *reader)
     image_reader_close(&reader->image);
     annotations_free(&reader->annotations);
     mask_resampler_free(&reader->resampler);
+    embedding_reader_destroy(reader->embeddings);
     free(reader->choice);
     free(reader->boxes);
     free(reader);
@@ -82,6 +86,13 @@ static Status write_images(SampleReader *reader, bool flip, Batch *batch, int64_
     batch->image_extent[2 * b] = (int32_t)extent.height;
     batch->image_extent[2 * b + 1] = (int32_t)extent.width;
     return OK;
+}
+
+static Status read_embedding(SampleReader *reader, const Draw *draw, Batch *batch, int64_t b)
+{
+    const EmbeddingInfo *info = embedding_cache_info(reader->config.embeddings);
+    return embedding_read(reader->embeddings, draw->sample, draw->flip,
+                          batch->embedding + b * info->grid * info->grid * info->dim);
 }
 
 static Status read_annotations(SampleReader *reader, const Source *source, int64_t index)
@@ -178,6 +189,7 @@ Status sample_read(SampleReader *reader, const Source *source, int64_t index, ui
     TRY(decode_image(reader, source, index));
     if (reader->config.n_masks > 0) TRY(read_annotations(reader, source, index));
     TRY(write_images(reader, draw.flip, batch, b));
+    if (reader->embeddings != NULL) TRY(read_embedding(reader, &draw, batch, b));
     if (reader->config.n_masks == 0) return OK;
     Status status = write_masks(reader, &draw, batch, b);
     if (status != E_CONFIG) return status;

@@ -12,6 +12,7 @@ libarchive-dev
 libyaml-dev
 libpng-dev
 libssl-dev
+libzstd-dev
 zlib1g-dev
 libcriterion-dev
 "

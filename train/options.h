@@ -31,6 +31,7 @@ typedef enum OptSchedule { CHOICES_SCHEDULE(ENUMERATOR) } OptSchedule;
 typedef enum OptClip { CHOICES_CLIP(ENUMERATOR) } OptClip;
 typedef enum OptBn { CHOICES_BN(ENUMERATOR) } OptBn;
 typedef enum OptBackend { CHOICES_BACKEND(ENUMERATOR) } OptBackend;
+typedef enum OptEmbedding { CHOICES_EMBEDDING(ENUMERATOR) } OptEmbedding;
 typedef enum OptPrecision { CHOICES_PRECISION(ENUMERATOR) } OptPrecision;
 #undef ENUMERATOR
 

@@ -133,19 +133,6 @@ Status predictor_open(const Options *options, const char *weights_path, int64_t 
 
 /* ---- the image ---- */
 
-/* A value of any float dtype as f32. */
-static Status read_f32(Exec *exec, const Graph *graph, ValueId value, float *dst)
-{
-    const Value *v = graph_value(graph, value);
-    if (v->dtype == DT_F32) return exec_read(exec, value, dst);
-    int64_t n = shape_elems(v->shape);
-    void *raw = mem_alloc((size_t)n * dtype_size(v->dtype));
-    Status status = exec_read(exec, value, raw);
-    if (status == OK) tensor_convert(dst, DT_F32, raw, v->dtype, n);
-    free(raw);
-    return status;
-}
-
 Status predictor_set_image(Predictor *predictor, ImageReader *reader)
 {
     Predictor *p = predictor;
@@ -156,7 +143,7 @@ Status predictor_set_image(Predictor *predictor, ImageReader *reader)
     TRY(upsampler_prepare(&p->upsampler, model_lowres(p->model), model_frame(p->model), p->size));
     TRY(exec_write(p->encoder_exec, p->encoder->image, p->pixels));
     TRY(exec_run(p->encoder_exec));
-    TRY(read_f32(p->encoder_exec, p->encoder->graph, p->encoder->embedding, p->embedding));
+    TRY(step_read_f32(p->encoder, p->encoder_exec, p->encoder->embedding, p->embedding));
     p->image++;
     return OK;
 }
@@ -281,8 +268,8 @@ static Status decode_group(Predictor *p, DecoderGraph *decoder, const Request *r
     MaskTensors tensors = {.coords = p->coords, .labels = p->labels, .mask_input = p->mask_input};
     TRY(feed_mask_tensors(step, decoder->exec, &tensors));
     TRY(exec_run(decoder->exec));
-    TRY(read_f32(decoder->exec, step->graph, step->lowres, p->logits));
-    TRY(read_f32(decoder->exec, step->graph, step->iou, p->iou));
+    TRY(step_read_f32(step, decoder->exec, step->lowres, p->logits));
+    TRY(step_read_f32(step, decoder->exec, step->iou, p->iou));
     for (int64_t place = 0; place < n; place++) take_candidates(p, request, place, numbers[place]);
     return OK;
 }

@@ -303,3 +303,15 @@ Status step_read_masks(Step *step, Exec *exec, ValueId value, void *host, size_t
     copy_masks(step, &copy);
     return OK;
 }
+
+Status step_read_f32(const Step *step, Exec *exec, ValueId value, float *dst)
+{
+    const Value *v = graph_value(step->graph, value);
+    if (v->dtype == DT_F32) return exec_read(exec, value, dst);
+    int64_t n = shape_elems(v->shape);
+    void *raw = mem_alloc((size_t)n * dtype_size(v->dtype));
+    Status status = exec_read(exec, value, raw);
+    if (status == OK) tensor_convert(dst, DT_F32, raw, v->dtype, n);
+    free(raw);
+    return status;
+}

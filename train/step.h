@@ -101,6 +101,9 @@ void step_destroy(Step *step);
 /* step_watch_masks: make the per-mask results (lowres, iou, terms, candidates) readable outputs. */
 void step_watch_masks(Step *step);
 
+/* step_read_f32: a result as f32, whatever dtype it was computed in. errors  E_DEVICE */
+Status step_read_f32(const Step *step, Exec *exec, ValueId value, float *dst);
+
 /* step_feed_masks: writes a per-mask input given as (batch, n_masks, bytes_per_mask) to its chunked
  * place; slots beyond n_masks (the last chunk may be partial) get `empty` (bytes_per_mask bytes).
  * step_read_masks: the inverse for a gathered result. */

@@ -9,7 +9,6 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -27,6 +26,7 @@
 #include "train/run_folder.h"
 #include "train/saver.h"
 #include "train/scaler.h"
+#include "train/stop.h"
 #include "train/tensorboard.h"
 #include "train/validation.h"
 #include "train/weights.h"
@@ -39,8 +39,7 @@ typedef struct Trainer {
     LoaderConfig loader_config;
     Source *source;
     Loader *loader;
-    Embeddings *embeddings;
-    float *targets; /* of a batch, from embeddings */
+    EmbeddingCache *embeddings; /* NULL: the teacher runs in the step */
     RunFolder *folder;
     Log *log;
     Tensorboard *board;
@@ -59,10 +58,6 @@ typedef struct StepResult {
     float loss, grad_norm, ok;
     double lr, seconds, wait_seconds;
 } StepResult;
-
-static volatile sig_atomic_t stop_signal; /* the one thing a signal handler may touch */
-
-static void on_signal(int signal_number) { stop_signal = signal_number; }
 
 static double now_seconds(void)
 {
@@ -92,52 +87,7 @@ static Status open_data(Trainer *t)
         return status_fail(E_CONFIG,
                            "the run has no step: set train.steps, or train.epochs to more");
     if (t->kind != STEP_DISTILL || o->teacher_embeddings[0] == '\0') return OK;
-    return embeddings_open(o->teacher_embeddings, &t->embeddings);
-}
-
-/* The teacher's own files are optional beside its embeddings; if they are given, they must be the
- * same teacher. */
-static Status check_teacher(const Trainer *t, const EmbeddingsInfo *info)
-{
-    const Options *o = t->options;
-    char id[65];
-    if (!t->recipe.teacher) return OK;
-    if (info->image_size != model_image_size(t->recipe.teacher))
-        return status_fail(E_CONFIG,
-                           "teacher.embeddings = %s: made at %" PRId64 " px, but %s sees %" PRId64,
-                           o->teacher_embeddings, info->image_size, model_name(t->recipe.teacher),
-                           model_image_size(t->recipe.teacher));
-    if (o->teacher_weights[0] == '\0') return OK; /* recipe_load_teacher says so */
-    TRY(embeddings_teacher_id(o->teacher_weights, o->seed, id));
-    if (strcmp(id, info->teacher_sha256) == 0) return OK;
-    return status_fail(
-        E_CONFIG,
-        "teacher.embeddings = %s: of another teacher than teacher.weights = %s: sha256 %.16s, "
-        "wanted %.16s",
-        o->teacher_embeddings, o->teacher_weights, info->teacher_sha256, id);
-}
-
-static Status check_embeddings(const Trainer *t)
-{
-    if (!t->embeddings) return OK;
-    const EmbeddingsInfo *info = embeddings_info(t->embeddings);
-    const Model *model = t->recipe.model;
-    TRY(check_teacher(t, info));
-    if (info->grid != model_grid(model) || info->dim != model_embed_dim(model))
-        return status_fail(E_SHAPE,
-                           "teacher.embeddings = %s: embeddings of %" PRId64 "x%" PRId64 "x%" PRId64
-                           ", but %s gives "
-                           "%" PRId64 "x%" PRId64 "x%" PRId64,
-                           t->options->teacher_embeddings, info->dim, info->grid, info->grid,
-                           model_name(model), model_embed_dim(model), model_grid(model),
-                           model_grid(model));
-    if (t->options->data_flip > 0 && !info->flips)
-        return status_fail(
-            E_CONFIG,
-            "teacher.embeddings = %s: only unflipped views are kept; set data.flip=0, or run "
-            "teach with data.flip > 0",
-            t->options->teacher_embeddings);
-    return OK;
+    return embeddings_open(o, &t->recipe, t->source, &t->embeddings);
 }
 
 static Status open_step(Trainer *t)
@@ -149,6 +99,7 @@ static Status open_step(Trainer *t)
             E_CONFIG,
             "distillation needs teacher.model and teacher.weights, or teacher.embeddings");
     t->loader_config = recipe_loader_config(&t->recipe, o, t->kind);
+    t->loader_config.embeddings = t->embeddings;
     TRY(budget_fit(o, &t->recipe, t->loader_config.mask_words, &t->config));
     TRY(step_build(&t->config, t->recipe.model, t->recipe.store, t->loader_config.mask_words,
                    &t->step));
@@ -291,14 +242,9 @@ static Status open_all(Trainer *t)
 {
     TRY(recipe_open(t->options, &t->recipe));
     TRY(open_data(t));
-    TRY(check_embeddings(t));
     TRY(open_step(t));
     TRY(validation_open(t->options, &t->recipe, t->kind, &t->validation));
     TRY(pin_choices(t));
-    if (t->embeddings)
-        t->targets = mem_alloc(
-            (size_t)shape_elems(graph_value(t->step->graph, t->step->target)->shape) *
-            sizeof(float));
     return open_run(t);
 }
 
@@ -318,13 +264,12 @@ static void close_all(Trainer *t)
     loader_destroy(t->loader);
     exec_destroy(t->exec);
     step_destroy(t->step);
-    embeddings_close(t->embeddings);
+    embedding_cache_close(t->embeddings);
     source_close(t->source);
     recipe_close(&t->recipe);
     tensorboard_close(t->board);
     log_close(t->log);
     run_folder_close(t->folder);
-    free(t->targets);
 }
 
 /* ---- saving ---- */
@@ -365,21 +310,10 @@ static Status save_result(Trainer *t)
 
 /* ---- a step ---- */
 
-static Status feed_targets(Trainer *t, const Batch *batch)
-{
-    if (!t->embeddings) return OK;
-    int64_t one = model_grid(t->recipe.model) * model_grid(t->recipe.model) *
-                  model_embed_dim(t->recipe.model);
-    for (int64_t i = 0; i < t->config.batch; i++)
-        TRY(embeddings_get(t->embeddings, batch->sample_id[i], batch->flipped[i],
-                           t->targets + i * one));
-    return exec_write(t->exec, t->step->target, t->targets);
-}
-
 static Status feed(Trainer *t, const Batch *batch, double lr)
 {
     TRY(feed_batch(t->step, t->exec, batch, recipe_mode(t->options, t->next_step)));
-    TRY(feed_targets(t, batch));
+    if (t->embeddings) TRY(exec_write(t->exec, t->step->target, batch->embedding));
     TRY(feed_scalar(t->exec, t->step->lr, lr));
     return feed_scalar(t->exec, t->step->loss_scale, scaler_scale(&t->scaler));
 }
@@ -514,14 +448,14 @@ static Status run_steps(Trainer *t)
     if (t->options->run_profile) exec_profile(t->exec, true);
     while (t->next_step < t->n_steps) {
         TRY(run_step(t));
-        if (!stop_signal) continue;
+        if (!stop_asked()) continue;
         TRY(save_state(t, NAN));
         TRY(saver_wait(t->saver));
         return status_fail(E_INTERRUPTED,
                            "stopped by signal %d after step %" PRId64
                            "; the state is saved; go on with "
                            "--run.resume=auto",
-                           (int)stop_signal, t->next_step - 1);
+                           stop_asked(), t->next_step - 1);
     }
     TRY(save_result(t));
     end_progress(t);
@@ -531,9 +465,7 @@ static Status run_steps(Trainer *t)
 Status trainer_run(Options *options, StepKind kind, const FileOps *ops)
 {
     Trainer t = {.options = options, .kind = kind, .ops = ops};
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
-    signal(SIGUSR1, on_signal);
+    stop_watch();
     Status status = open_all(&t);
     if (status == OK && is_done(&t)) {
         log_text(t.log, LOG_INFO, "%s: all %" PRId64 " steps are done", t.folder->path, t.n_steps);
