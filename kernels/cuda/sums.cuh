@@ -6,7 +6,7 @@
 #ifndef RETORT_KERNELS_CUDA_SUMS_CUH
 #define RETORT_KERNELS_CUDA_SUMS_CUH
 
-#include "kernels/cuda/storage.h"
+#include "kernels/cuda/storage.cuh"
 
 enum { SUM_THREADS = 256, SUM_PER_PART = 32 * SUM_THREADS, SUM_MAX_PARTS = 1024 };
 
