@@ -26,14 +26,15 @@ $(SIM)/tests/libretort_cudasim.so: $(BUILD)/libretort_cudasim.so
 	ln -sf ../../$(<F) $@
 
 SIM_TESTS = $(patsubst tests/cudasim/tests/%.c,$(SIM)/tests/%,$(wildcard tests/cudasim/tests/*.c))
-$(SIM)/tests/%: $(BUILD)/tests/cudasim/tests/%.o $(OP_TEST_OBJ) $(BUILD)/libretort.a | $(SIM)/tests/libretort_cudasim.so
+$(SIM)/tests/%: $(BUILD)/tests/cudasim/tests/%.o $(OP_TEST_OBJ) $(BUILD)/libretort.a | $(SIM)/tests/libretort_cudasim.so $(BUILD)/retort
 	$(CC) $(EXTRA) $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS) -o $@
 
+$(SIM)/tests/test_steps: $(addprefix $(BUILD)/tests/,program.o make_scenes.o support.o)
 # The simulator's own tests have it linked in, with small kernels, right and wrong.
 $(SIM)/faults.o: tests/cudasim/faults/faults.cu tests/cudasim/device.h | cuda-toolkit
 	@mkdir -p $(@D)
 	$(CXX) $(SIM_KERNEL_FLAGS) -Wall -Wextra -fPIC -I. $(CUDA_INCLUDE) -MMD -MP $(EXTRA) -c $< -o $@
-$(BUILD)/tests/cudasim/tests/%.o: CFLAGS += $(CUDA_INCLUDE)
+$(BUILD)/tests/cudasim/tests/%.o: CFLAGS += $(CUDA_INCLUDE) -DRETORT_BINARY='"$(BUILD)/retort"'
 $(SIM)/tests/test_simulator: $(SIM)/faults.o $(filter-out %/watch.o,$(filter $(BUILD)/tests/cudasim/%,$(SIM_OBJ)))
 
 ifneq ($(wildcard $(CUDA_HOME)/include/cudnn.h)$(REQUIRE_CUDASIM),)
