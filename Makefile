@@ -4,16 +4,17 @@
 #   make lint       the habits of this code   make mutants   damaged gradient rules must be found
 #   make CUDA=1     with the CUDA plug-in, see kernels/cuda/build.mk
 CC ?= gcc
+CXX ?= g++
 ARCH ?= native
 BUILD ?= build
 # -std=c17 alone would switch multiply-add fusion off, a quarter of our kernels' speed.
 OPT ?= -O3 -march=$(ARCH) -fno-math-errno -fno-trapping-math -ffp-contract=fast
 CFLAGS = -std=c17 -D_GNU_SOURCE $(OPT) -g -Wall -Wextra -fopenmp -I. -MMD -MP $(EXTRA)
-LDLIBS = -ldnnl -lturbojpeg -lyajl -larchive -lyaml -lpng -lcrypto -lzstd -lz -lm -lpthread -ldl -fopenmp -rdynamic
+LDLIBS = -ldnnl -lgloo -lstdc++ -lturbojpeg -lyajl -larchive -lyaml -lpng -lcrypto -lzstd -lz -lm -lpthread -ldl -fopenmp -rdynamic
 
-LIB_DIRS = base kernels kernels/ref kernels/cpu autograd model data checkpoints
+LIB_DIRS = base kernels kernels/ref kernels/cpu kernels/comm autograd model data checkpoints
 LIB_SRC = $(wildcard $(addsuffix /*.c,$(LIB_DIRS))) $(filter-out train/main.c,$(wildcard train/*.c))
-LIB_OBJ = $(LIB_SRC:%.c=$(BUILD)/%.o)
+LIB_OBJ = $(LIB_SRC:%.c=$(BUILD)/%.o) $(BUILD)/kernels/comm/gloo.o
 TEST_SRC = $(wildcard tests/test_*.c)
 TESTS = $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
 
@@ -41,6 +42,11 @@ $(BUILD)/tests/%.o: CFLAGS += -DRETORT_BINARY='"$(BUILD)/retort"'
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c $< -o $@
+
+# Gloo has no C interface: the one C++ file.
+$(BUILD)/%.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(patsubst -std=c17,-std=c++17,$(filter-out -fopenmp,$(CFLAGS))) -c $< -o $@
 
 $(BUILD)/libretort.a: $(LIB_OBJ)
 	rm -f $@ && ar rcs $@ $^

@@ -4,8 +4,9 @@
 set -eu
 
 packages="
-gcc make libc6-dev
+gcc g++ make libc6-dev
 libdnnl-dev
+libgloo-dev
 libturbojpeg0-dev
 libyajl-dev
 libarchive-dev
