@@ -10,6 +10,7 @@
 #include "autograd/graph_edit.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "kernels/comm/comm.h"
 
 /* A call's operand whose address moves with the iteration of the loops around it. */
 typedef struct Patch {
@@ -41,13 +42,15 @@ struct Exec {
 
 static char *base_address(const Exec *exec, ValueId value)
 {
+    const Value *view = &exec->graph->values[value];
     ValueId base = graph_base(exec->graph, value);
     const Value *v = &exec->graph->values[base];
+    size_t offset_bytes = (size_t)view->offset * dtype_size(view->dtype);
     if (v->kind == VALUE_STORE) {
         assert(v->store->entries[v->entry].data);
-        return v->store->entries[v->entry].data;
+        return (char *)v->store->entries[v->entry].data + offset_bytes;
     }
-    return exec->arena + exec->plan->offset[base];
+    return exec->arena + exec->plan->offset[base] + offset_bytes;
 }
 
 static void bind_operand(Exec *exec, ValueId value, Tensor *tensor)
@@ -192,9 +195,26 @@ static Status run_profiled(Exec *exec, NodeId node)
     return status == OK ? OK : name_node(exec, node, status);
 }
 
+/* Tells the watch over the ranks where we are; ends here if the run is over for all. */
+static Status report_node(const Exec *exec, NodeId node)
+{
+    const KernelCall *call = &exec->plan->calls[node];
+    comm_doing(exec->backend->comm, node_label(call), op_info(call->op)->name, false);
+    return comm_check(exec->backend->comm);
+}
+
+static bool is_last_iteration(const Exec *exec, RegionId region)
+{
+    const Region *r = &exec->graph->regions[region];
+    return exec->iteration[r->depth] == r->count - 1;
+}
+
 static Status run_node(Exec *exec, NodeId node)
 {
     const KernelCall *call = &exec->plan->calls[node];
+    const Node *of = &exec->graph->nodes[node];
+    if (of->last_only && !is_last_iteration(exec, of->region)) return OK;
+    TRY(report_node(exec, node));
     apply_patches(exec, node);
     if (exec->profiling) return run_profiled(exec, node);
     call->run(call);

@@ -226,6 +226,7 @@ static ValueId new_destination(Graph *graph, NodeId node, RegionId region, const
     if (op_info(graph->nodes[node].op)->flags & OP_FLAG_VIEW) {
         value.kind = VALUE_VIEW;
         value.base = graph_base(graph, src);
+        value.offset = graph->values[src].offset;
         memcpy(value.stride, graph->values[src].stride, sizeof value.stride);
     }
     return graph_new_value(graph, value);
@@ -377,6 +378,7 @@ ValueId graph_slice(Graph *graph, RegionId region, ValueId outer)
     assert(view.region == r->parent && view.shape.rank >= 1 && view.shape.dim[0] == r->count);
     if (view.kind != VALUE_VIEW) {
         view.base = outer;
+        view.offset = 0;
         memset(view.stride, 0, sizeof view.stride);
     }
     view.kind = VALUE_VIEW;

@@ -49,6 +49,7 @@ typedef struct Value {
     const char *name; /* inputs, store entries, named outputs; NULL else */
     bool output;      /* kept until the end of the step, so that the host can read it */
     ValueId base;     /* VALUE_VIEW: what it is a view of (never itself a view) */
+    int64_t offset;                   /* VALUE_VIEW: elements from the base's first one */
     int64_t stride[REGION_MAX_DEPTH]; /* VALUE_VIEW: elements per iteration, by region depth */
     Store *store;                     /* VALUE_STORE */
     int entry;
@@ -65,6 +66,7 @@ typedef struct Node {
     const char *label; /* module path when it was built */
     bool backward;     /* made by differentiation */
     bool dead;         /* removed by a pass */
+    bool last_only;    /* runs in the last iteration of its region alone */
 } Node;
 
 typedef struct Item { /* of a region's program */

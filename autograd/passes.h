@@ -1,7 +1,7 @@
 /* Functions from graph to graph, in the order they are applied:
  *
- *   build -> fuse -> differentiate -> (optimiser nodes, train/) -> cast -> recompute -> prune ->
- * plan
+ *   build -> fuse -> differentiate -> accumulate early -> all-reduce -> (optimiser nodes, train/)
+ *         -> cast -> recompute -> prune -> plan
  *
  * Fusion comes first, because a fused op has a gradient rule of its own that keeps less alive (a
  * BatchNorm with its GELU keeps only its input), which fusing afterwards could not undo.
@@ -22,6 +22,16 @@ void pass_fuse(Graph *graph);
  * errors  sticky: E_UNSUPPORTED naming the op without a rule on the path */
 void pass_differentiate(Graph *graph, ValueId loss, ValueId seed, int n_wanted,
                         const ValueId *wanted, ValueId *gradient);
+
+/* pass_accumulate_early: sums over a loop's iterations take each gradient right where it is made, not
+ * at the loop's end: fewer live at a time, and a bucket is complete sooner. The same bits. */
+void pass_accumulate_early(Graph *graph);
+
+/* pass_all_reduce: sums f32 values of the step (gradients, and what else all ranks need) over the
+ * ranks, in buckets of up to bucket_bytes (a larger value has one to itself), beside what is left
+ * of the backward pass. Nodes added afterwards read the sums. For more than one rank only. */
+enum { PASS_BUCKET_BYTES = 25 << 20 }; /* PyTorch's default */
+void pass_all_reduce(Graph *graph, int64_t bucket_bytes, int n, const ValueId *values);
 
 /* pass_cast: operands of kind 'l' become `low` (DT_BF16 or DT_F16), those of kind 'f' f32, with
  * CAST nodes made once per value and region. Parameters are cast once per step. No-op for DT_F32.

@@ -115,9 +115,9 @@ static void derive_ranges(Planning *p)
     }
     for (ValueId v = 1; v < graph->n_values; v++) {
         if (graph->values[v].kind == VALUE_INPUT) p->live[v].first = 0;
-        if (graph->values[v].kind == VALUE_INPUT ||
-            (graph->values[v].output && p->live[v].first >= 0))
-            p->live[v].last = p->plan->n_instrs;
+        Live *live = &p->live[graph_base(graph, v)];
+        if (graph->values[v].kind == VALUE_INPUT || (graph->values[v].output && live->first >= 0))
+            live->last = p->plan->n_instrs;
     }
 }
 

@@ -54,6 +54,8 @@ struct Backend {
     bool sync;      /* wait after every call, so that a failure names its op; false unless asked for */
     bool recording; /* replay runs as one launch where that can be done; true unless refused */
     void *context;
+    /* The ranks that ALL_REDUCE sums over; set before the first bind, not owned. NULL: one rank. */
+    struct Comm *comm;
     /* bind: see above. errors  E_UNSUPPORTED naming op, label, dtype or shape; E_MEMORY */
     Status (*bind)(Backend *backend, KernelCall *call);
     /* one allocation per run; zero-filled. errors  E_MEMORY with bytes wanted */

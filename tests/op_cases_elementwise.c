@@ -29,6 +29,7 @@
     {.op = OP_FILL, .name = title, .attr.fill = {number}, \
      .src = {{0}}, \
      .dst = {__VA_ARGS__}}
+#define IN_PLACE(OP, title, ...) {.op = OP, .name = title, .src = {{0}}, .dst = {__VA_ARGS__}}
 #define CAST(title, to, ...) {.op = OP_CAST, .name = title, .attr.cast = {to}, .src = {__VA_ARGS__}}
 #define INTO(OP, title, ...) \
     {.op = OP, .name = title, .attr.copy = {0}, \
@@ -105,6 +106,10 @@ static const OpCase cases[] = {
     FILLED("zero", 0, NORMAL(3, 5)),
     FILLED("value", 1.5, NORMAL(20011)),
     FILLED("size 1", 1, NORMAL(1)),
+    IN_PLACE(OP_ALL_REDUCE, "of one rank", NORMAL(3, 1031)),
+    IN_PLACE(OP_ALL_REDUCE, "of one rank, size 1", NORMAL(1)),
+    IN_PLACE(OP_ALL_REDUCE_WAIT, "of one rank", NORMAL(1031)),
+    IN_PLACE(OP_ALL_REDUCE_WAIT, "of one rank, size 1", NORMAL(1)),
 
     INTO(OP_ACCUM, "map", 2, 3, 5),
     INTO(OP_ACCUM, "size 1", 1),

@@ -68,6 +68,10 @@ static ValueId build_given_embedding(Step *step, RegionId micro)
     return micro_input(step, micro, "given_embedding", DT_F32, 4, dims, &step->given_embedding);
 }
 
+static int64_t n_ranks(const StepConfig *c) { return c->world_size > 1 ? c->world_size : 1; }
+
+/* Divided by the whole batch, so that the sum over micro-batches and ranks is its mean. The masks'
+ * losses are so by their weights (data/loader.h). */
 static ValueId build_distill_loss(Step *step, RegionId micro, ValueId embedding)
 {
     const StepConfig *c = &step->config;
@@ -82,7 +86,7 @@ static ValueId build_distill_loss(Step *step, RegionId micro, ValueId embedding)
         keep = micro_input(step, micro, "extent", DT_I32, 2, extent, &step->extent);
     }
     int mark = graph_label_push(step->graph, "loss");
-    ValueId loss = graph_op(step->graph, OP_MSE, ATTR(mse, .scale = 1.0 / (double)step->n_micro),
+    ValueId loss = graph_op(step->graph, OP_MSE, ATTR(mse, .scale = 1.0 / (double)(step->n_micro * n_ranks(c))),
                             SRC(embedding, target, keep));
     graph_label_pop(step->graph, mark);
     return loss;
@@ -148,6 +152,7 @@ static void differentiate(Step *step)
     }
     ValueId seed = step->config.precision == DT_F16 ? step->loss_scale : VALUE_NONE;
     pass_differentiate(step->graph, step->loss, seed, n, wanted, gradient);
+    pass_accumulate_early(step->graph);
     for (int i = 0; i < n; i++)
         if (gradient[i] != VALUE_NONE)
             step->gradients[step->n_gradients++] = (struct StepGradient){entry[i], gradient[i]};

@@ -31,7 +31,8 @@ typedef struct StepConfig {
     StepKind kind;
     BnMode bn;
     DType precision; /* DT_F32, DT_BF16, DT_F16 */
-    int64_t batch, micro_batch;
+    int64_t batch, micro_batch; /* images of this rank */
+    int world_size;             /* ranks whose gradients are summed; 0 and 1: no others */
     int64_t n_masks, mask_chunk, n_slots; /* M, masks per chunk, P */
     bool given_embedding; /* STEP_DECODE: the embedding is an input, no encoder runs */
     bool mask_input;      /* prompts carry a mask */
@@ -69,9 +70,10 @@ typedef struct Step {
     int64_t n_micro, n_chunks;
     /* inputs; VALUE_NONE where the kind has none */
     ValueId image, given_embedding, teacher_image, target, extent, coords, labels, mask_input,
-        words, rows, weight, mode, point_key, loss_points, lr, loss_scale;
+        words, rows, weight, mode, point_key, loss_points, lr, loss_scale, stop;
     /* results */
-    ValueId loss, norm, ok;
+    ValueId loss, norm, ok; /* of all ranks */
+    ValueId stopping;       /* how many ranks had `stop` set: all end after the same step */
     ValueId embedding;                            /* of the last micro-batch */
     ValueId lowres, iou, terms, candidates, best; /* of the first decoding;
                                             gathered: (n_micro,n_chunk,micro_batch,chunk,..) */

@@ -8,7 +8,11 @@
 
 #include <fnmatch.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "autograd/passes.h"
+#include "base/memory.h"
 
 typedef struct Gates {
     ValueId points, boxes;
@@ -26,15 +30,21 @@ static ValueId all_labels(Step *step)
                                c->n_slots + c->click_rounds));
 }
 
-/* Counts of prompts by kind over the whole step. A click opens the gate of points for all that
- * PyTorch's prompt encoder touches when it is given points, whatever their labels. */
-static Gates build_gates(Step *step)
+/* Counts (2) of prompts by kind over this rank's step, or VALUE_NONE. A click opens the gate of
+ * points for all that PyTorch's prompt encoder touches when it is given points, whatever their
+ * labels. */
+static ValueId count_prompts(Step *step)
 {
-    Graph *graph = step->graph;
-    if (step->labels == VALUE_NONE) return (Gates){VALUE_NONE, VALUE_NONE};
+    if (!step->config.update || step->labels == VALUE_NONE) return VALUE_NONE;
     ValueId labels = all_labels(step);
-    ValueId counts = graph_filled(graph, DT_F32, SHAPE(2), 0);
-    graph_mutate(graph, OP_PROMPT_COUNTS, NO_ATTR, REGION_STEP, SRC(labels), 1, &counts);
+    ValueId counts = graph_filled(step->graph, DT_F32, SHAPE(2), 0);
+    graph_mutate(step->graph, OP_PROMPT_COUNTS, NO_ATTR, REGION_STEP, SRC(labels), 1, &counts);
+    return counts;
+}
+
+static Gates build_gates(Graph *graph, ValueId counts)
+{
+    if (counts == VALUE_NONE) return (Gates){VALUE_NONE, VALUE_NONE};
     return (Gates){
         graph_op(graph, OP_SLICE, ATTR(slice, .axis = 0, .start = 0, .length = 1), SRC(counts)),
         graph_op(graph, OP_SLICE, ATTR(slice, .axis = 0, .start = 1, .length = 1), SRC(counts))};
@@ -99,9 +109,33 @@ static Status update_parameter(Step *step, const struct StepGradient *gradient, 
     return step->graph->status;
 }
 
+/* Everything the optimiser reads, over all ranks: gradients, loss, counts of prompts, and whether a
+ * rank was told to stop. */
+static void reduce(Step *step, ValueId counts)
+{
+    Graph *graph = step->graph;
+    if (step->config.world_size <= 1) return;
+    int n = 0;
+    ValueId *values = mem_alloc(((size_t)step->n_gradients + 3) * sizeof *values);
+    for (int i = 0; i < step->n_gradients; i++) values[n++] = step->gradients[i].value;
+    values[n++] = step->loss;
+    if (counts != VALUE_NONE) values[n++] = counts;
+    if (step->config.update) {
+        step->stop = graph_input(graph, "stop", DT_F32, SHAPE(1));
+        step->stopping = graph_filled(graph, DT_F32, SHAPE(1), 0);
+        graph_mutate(graph, OP_ACCUM, NO_ATTR, REGION_STEP, SRC(step->stop), 1, &step->stopping);
+        graph_output(graph, step->stopping, "stopping");
+        values[n++] = step->stopping;
+    }
+    pass_all_reduce(graph, PASS_BUCKET_BYTES, n, values);
+    free(values);
+}
+
 Status step_optimizer(Step *step, BuildContext *context)
 {
     Graph *graph = step->graph;
+    ValueId counts = count_prompts(step);
+    reduce(step, counts);
     int mark = graph_label_push(graph, "optimizer");
     ValueId sumsq = graph_filled(graph, DT_F32, SHAPE(1), 0);
     for (int i = 0; i < step->n_gradients; i++)
@@ -115,7 +149,7 @@ Status step_optimizer(Step *step, BuildContext *context)
     graph_output(graph, step->norm, "grad_norm");
     if (step->config.update) {
         step->lr = graph_input(graph, "lr", DT_F32, SHAPE(1));
-        Gates gates = build_gates(step);
+        Gates gates = build_gates(graph, counts);
         for (int i = 0; i < step->n_gradients; i++) {
             const char *name = step->store->entries[step->gradients[i].entry].name;
             TRY(update_parameter(step, &step->gradients[i], scale, gate_of(&gates, name)));

@@ -15,10 +15,10 @@
 #include "kernels/comm/verdict.h"
 
 enum {
-    VERDICT_PATIENCE_MS = SYMPTOM_PATIENCE_MS + 3000, /* for the store's word on a symptom */
+    VERDICT_PATIENCE_MS = SYMPTOM_PATIENCE_MS + 3000, /* for the hub's word on a symptom */
     FAREWELL_MS = 5000,                               /* for others to leave before rank 0 does */
     WORKER_PATIENCE_MS = 2000,
-    GET_MARGIN_MS = 5000, /* the store's word on who did not come shall be first */
+    GET_MARGIN_MS = 5000, /* the hub's word on who did not come shall be first */
 };
 
 int comm_rank(const Comm *comm) { return comm ? comm->launch.rank : 0; }
@@ -59,7 +59,7 @@ void comm_at_step(Comm *comm, int64_t step)
 void comm_doing(Comm *comm, const char *label, const char *what, bool excused)
 {
     if (!comm) return;
-    StorePosition *p = &comm->position;
+    WirePosition *p = &comm->position;
     pthread_mutex_lock(&comm->mutex);
     snprintf(p->doing, sizeof p->doing, "%.90s%s%.30s", label, label[0] ? ": " : "", what);
     p->excused = excused;
@@ -88,13 +88,13 @@ static Status agree(Comm *comm, const Job *job)
                        (long long)job->step, (long long)job->n_bytes);
 }
 
-/* The address under which the others reach us is the one we reach the store from. Rank 0 may have
- * come over the loopback, and asks its server how others came. */
+/* The address under which the others reach us is the one we reach the hub from. Rank 0 may have
+ * come over the loopback, and asks its hub how the others came. */
 static Status connect_all(Comm *comm)
 {
     char address[128] = "";
-    if (comm->server) store_server_address(comm->server, address, sizeof address);
-    if (address[0] == '\0') store_address(comm->values_fd, false, address, sizeof address);
+    if (comm->hub) hub_address(comm->hub, address, sizeof address);
+    if (address[0] == '\0') wire_address(comm->values_fd, false, address, sizeof address);
     return gloo_open(comm->launch.rank, comm->launch.world_size, address, comm->values_fd,
                      (int)comm->timeout_ms, &comm->gloo);
 }
@@ -119,7 +119,7 @@ static const Job *next_job(Comm *comm)
         pthread_cond_wait(&comm->changed, &comm->mutex);
     if (comm->closing || comm->broken) return NULL;
     const Job *job = &comm->jobs[comm->n_done % COMM_MAX_JOBS];
-    StorePosition *p = &comm->position;
+    WirePosition *p = &comm->position;
     p->sequence++;
     p->progress++;
     p->collective_step = job->step;
@@ -137,7 +137,7 @@ static void add_ms(struct timespec *t, int64_t ms)
     if (t->tv_nsec >= 1000000000) t->tv_sec++, t->tv_nsec -= 1000000000;
 }
 
-/* A failed collective is mostly another rank's fault: the store is told, and given time to say
+/* A failed collective is mostly another rank's fault: the hub is told, and given time to say
  * whose. */
 static void report_symptom(Comm *comm)
 {
@@ -253,14 +253,14 @@ static Status exchange_places(Comm *comm)
     gethostname(host, sizeof host - 1);
     snprintf(key, sizeof key, "rank/%d", comm->launch.rank);
     snprintf(place, sizeof place, "%s %d", host, (int)getpid());
-    TRY(store_set(comm->values_fd, key, place, strlen(place)));
+    TRY(wire_set(comm->values_fd, key, place, strlen(place)));
     size_t used = 0, room = (size_t)comm->launch.world_size * 400;
     comm->map = mem_alloc(room);
     for (int r = 0; r < comm->launch.world_size; r++) {
         char *value;
         size_t n_bytes;
         snprintf(key, sizeof key, "rank/%d", r);
-        TRY(store_get(comm->values_fd, key, (int)comm->timeout_ms + GET_MARGIN_MS, &value, &n_bytes));
+        TRY(wire_get(comm->values_fd, key, (int)comm->timeout_ms + GET_MARGIN_MS, &value, &n_bytes));
         size_t host_length = strcspn(value, " ");
         bool here = host_length == strlen(host) && strncmp(value, host, host_length) == 0;
         comm->local_size += here;
@@ -273,8 +273,8 @@ static Status exchange_places(Comm *comm)
 
 static Status join(Comm *comm)
 {
-    TRY(store_connect(&comm->launch, true, (int)comm->timeout_ms, &comm->beats_fd));
-    TRY(store_connect(&comm->launch, false, (int)comm->timeout_ms, &comm->values_fd));
+    TRY(wire_connect(&comm->launch, true, (int)comm->timeout_ms, &comm->beats_fd));
+    TRY(wire_connect(&comm->launch, false, (int)comm->timeout_ms, &comm->values_fd));
     TRY(start_thread(&comm->watcher, comm_watch, comm));
     comm->has_watcher = true;
     Status status = exchange_places(comm);
@@ -298,7 +298,7 @@ Status comm_open(const Launch *launch, int64_t timeout_ms, Comm **out)
     pthread_mutex_init(&comm->mutex, NULL);
     pthread_cond_init(&comm->changed, NULL);
     Status status = OK;
-    if (launch->rank == 0) TRY_GOTO(store_server_open(launch, timeout_ms, &comm->server), failed);
+    if (launch->rank == 0) TRY_GOTO(hub_open(launch, timeout_ms, &comm->hub), failed);
     TRY_GOTO(join(comm), failed);
     *out = comm;
     return OK;
@@ -322,15 +322,15 @@ static void say_farewell(const Comm *comm, Status status, const char *message)
 {
     if (comm->beats_fd < 0 || comm->broken) return;
     if (status == OK || status == E_INTERRUPTED)
-        store_send(comm->beats_fd, MESSAGE_BYE, NULL, NULL, 0);
+        wire_send(comm->beats_fd, MESSAGE_BYE, NULL, NULL, 0);
     else
-        store_send(comm->beats_fd, MESSAGE_FAILED, NULL, message, strlen(message));
+        wire_send(comm->beats_fd, MESSAGE_FAILED, NULL, message, strlen(message));
 }
 
 void comm_close(Comm *comm, Status status)
 {
     if (!comm) return;
-    char message[STORE_TEXT_BYTES];
+    char message[WIRE_TEXT_BYTES];
     snprintf(message, sizeof message, "%s", status_message());
     pthread_mutex_lock(&comm->mutex);
     comm->closing = true;
@@ -342,7 +342,7 @@ void comm_close(Comm *comm, Status status)
     bool worker_ended = end_worker(comm);
     if (comm->beats_fd >= 0) close(comm->beats_fd);
     if (comm->values_fd >= 0) close(comm->values_fd);
-    store_server_close(comm->server, FAREWELL_MS);
+    hub_close(comm->hub, FAREWELL_MS);
     if (status != OK) status_fail(status, "%s", message); /* what went before stays the message */
     if (!worker_ended) return; /* it still uses the rest: left to the end of the process */
     gloo_close(comm->gloo);

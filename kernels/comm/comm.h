@@ -3,7 +3,7 @@
  * Called by the backends (all_reduce.c), by autograd/exec.c (what a rank is doing) and by train/.
  * A run of one rank has no Comm: every function takes NULL and then has nothing to do.
  *
- * How it works. Rank 0 serves a small store (store.h) over which the ranks find each other. Gloo
+ * How it works. Rank 0 serves a small hub (wire.h) over which the ranks find each other. Gloo
  * moves the data between CPUs. Each rank has two threads: a worker that does the collectives in
  * the order in which they were started, so that they overlap with computation, and a watcher that
  * tells rank 0 once a second where its rank is, and hears whether the run is over.

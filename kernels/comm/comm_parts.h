@@ -7,7 +7,7 @@
 
 #include "kernels/comm/comm.h"
 #include "kernels/comm/gloo.h"
-#include "kernels/comm/store_server.h"
+#include "kernels/comm/hub.h"
 
 enum { COMM_MAX_JOBS = 256 };
 
@@ -27,7 +27,7 @@ struct Comm {
     int64_t timeout_ms;
     int local_size;
     char *map;
-    StoreServer *server; /* rank 0 only */
+    Hub *hub; /* rank 0 only */
     int values_fd, beats_fd;
     Gloo *gloo; /* the worker's */
     pthread_t worker, watcher;
@@ -38,10 +38,10 @@ struct Comm {
     pthread_cond_t changed;
     Job jobs[COMM_MAX_JOBS];     /* a ring: job i in place i % COMM_MAX_JOBS */
     uint64_t n_started, n_done;
-    char why[STORE_TEXT_BYTES];     /* the verdict */
-    char symptom[STORE_TEXT_BYTES]; /* of a failed collective, until the watcher has sent it */
+    char why[WIRE_TEXT_BYTES];     /* the verdict */
+    char symptom[WIRE_TEXT_BYTES]; /* of a failed collective, until the watcher has sent it */
     bool closing;
-    StorePosition position;
+    WirePosition position;
     int wake_fd; /* an eventfd: the watcher shall beat now */
 };
 

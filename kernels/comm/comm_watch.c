@@ -19,7 +19,7 @@ enum { BEAT_MS = 1000, LONGEST_TICK_MS = 1500 };
 
 typedef struct Watch {
     Comm *comm;
-    StorePosition zero; /* where rank 0 was last */
+    WirePosition zero; /* where rank 0 was last */
     int64_t silent_ms, since_beat_ms;
     bool judged;
 } Watch;
@@ -35,21 +35,21 @@ static int64_t now_ms(void)
 static Status beat(Watch *watch)
 {
     Comm *comm = watch->comm;
-    char symptom[STORE_TEXT_BYTES];
+    char symptom[WIRE_TEXT_BYTES];
     pthread_mutex_lock(&comm->mutex);
-    StorePosition position = comm->position;
+    WirePosition position = comm->position;
     memcpy(symptom, comm->symptom, sizeof symptom);
     comm->symptom[0] = '\0';
     pthread_mutex_unlock(&comm->mutex);
     watch->since_beat_ms = 0;
-    TRY(store_send(comm->beats_fd, MESSAGE_BEAT, NULL, &position, sizeof position));
+    TRY(wire_send(comm->beats_fd, MESSAGE_BEAT, NULL, &position, sizeof position));
     if (symptom[0] == '\0') return OK;
-    return store_send(comm->beats_fd, MESSAGE_SYMPTOM, NULL, symptom, strlen(symptom));
+    return wire_send(comm->beats_fd, MESSAGE_SYMPTOM, NULL, symptom, strlen(symptom));
 }
 
 static void accuse_zero(Watch *watch, const char *what)
 {
-    char place[256], why[STORE_TEXT_BYTES];
+    char place[256], why[WIRE_TEXT_BYTES];
     verdict_place(&watch->zero, place, sizeof place);
     snprintf(why, sizeof why, "rank 0 %s (%s)", what, place);
     comm_break(watch->comm, why);
@@ -61,8 +61,8 @@ static void hear(Watch *watch)
     MessageKind kind;
     char *value;
     size_t n_bytes;
-    if (store_receive(watch->comm->beats_fd, BEAT_MS, &kind, &value, &n_bytes) != OK) {
-        accuse_zero(watch, "died: the connection to its store broke");
+    if (wire_receive(watch->comm->beats_fd, BEAT_MS, &kind, &value, &n_bytes) != OK) {
+        accuse_zero(watch, "died: the connection to its hub broke");
         return;
     }
     watch->silent_ms = 0;
@@ -104,14 +104,14 @@ static void tick(Watch *watch)
     if (ready > 0 && wait[0].revents) hear(watch);
     if (watch->judged) return;
     if ((woken || watch->since_beat_ms >= BEAT_MS) && beat(watch) != OK)
-        accuse_zero(watch, "died: the connection to its store broke");
+        accuse_zero(watch, "died: the connection to its hub broke");
 }
 
 void *comm_watch(void *argument)
 {
     Watch watch = {.comm = argument, .zero.step = -1};
     snprintf(watch.zero.doing, sizeof watch.zero.doing, "its start");
-    if (beat(&watch) != OK) accuse_zero(&watch, "died: the connection to its store broke");
+    if (beat(&watch) != OK) accuse_zero(&watch, "died: the connection to its hub broke");
     while (!watch.judged && !closing(watch.comm)) {
         tick(&watch);
         if (!watch.judged && watch.silent_ms > watch.comm->timeout_ms) {

@@ -16,19 +16,19 @@
 
 extern "C" {
 #include "kernels/comm/gloo.h"
-#include "kernels/comm/store.h"
+#include "kernels/comm/wire.h"
 }
 
 namespace {
 
-/* The run's store in the form in which Gloo asks for it. */
-class RunStore : public gloo::rendezvous::Store {
+/* The run's hub in the form in which Gloo asks for it. */
+class RunHub : public gloo::rendezvous::Store {
  public:
-    RunStore(int fd, int timeout_ms) : fd_(fd), timeout_ms_(timeout_ms) {}
+    RunHub(int fd, int timeout_ms) : fd_(fd), timeout_ms_(timeout_ms) {}
 
     void set(const std::string &key, const std::vector<char> &data) override
     {
-        if (store_set(fd_, ("gloo/" + key).c_str(), data.data(), data.size()) != OK)
+        if (wire_set(fd_, ("gloo/" + key).c_str(), data.data(), data.size()) != OK)
             throw std::runtime_error(status_message());
     }
 
@@ -36,7 +36,7 @@ class RunStore : public gloo::rendezvous::Store {
     {
         char *value;
         size_t n_bytes;
-        if (store_get(fd_, ("gloo/" + key).c_str(), timeout_ms_, &value, &n_bytes) != OK)
+        if (wire_get(fd_, ("gloo/" + key).c_str(), timeout_ms_, &value, &n_bytes) != OK)
             throw std::runtime_error(status_message());
         std::vector<char> data(value, value + n_bytes);
         free(value);
@@ -117,8 +117,8 @@ extern "C" Status gloo_open(int rank, int world_size, const char *address, int v
         made->device = gloo::transport::tcp::CreateDevice(where);
         made->context = std::make_shared<gloo::rendezvous::Context>(rank, world_size);
         made->context->setTimeout(std::chrono::milliseconds(timeout_ms));
-        RunStore store(values_fd, timeout_ms);
-        made->context->connectFullMesh(store, made->device);
+        RunHub hub(values_fd, timeout_ms);
+        made->context->connectFullMesh(hub, made->device);
         *out = made.release();
     });
 }

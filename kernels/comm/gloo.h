@@ -16,7 +16,7 @@ typedef struct Gloo Gloo;
 
 /* gloo_open: connects all ranks with each other.
  * address   the numeric address under which the other ranks reach this one
- * values_fd a connection of the store (store.h), over which addresses are exchanged
+ * values_fd a connection to the hub (wire.h), over which addresses are exchanged
  * errors  E_NETWORK */
 Status gloo_open(int rank, int world_size, const char *address, int values_fd, int timeout_ms,
                  Gloo **out);

@@ -70,7 +70,7 @@ static void set_job(Launch *out, const char *id)
     snprintf(out->job, sizeof out->job, "%s %s", out->launcher, id ? id : "");
 }
 
-/* torchrun's agent may keep a store of its own on MASTER_PORT: ours then takes the next port. */
+/* torchrun's agent may keep a store of its own on MASTER_PORT: our hub then takes the next port. */
 static Status read_torchrun(LaunchLookup lookup, Launch *out)
 {
     static const Names names = {"torchrun", "RANK", "WORLD_SIZE", "LOCAL_RANK"};
@@ -89,7 +89,7 @@ static Status read_mpirun(LaunchLookup lookup, Launch *out)
 {
     static const Names names = {"mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE",
                                 "OMPI_COMM_WORLD_LOCAL_RANK"};
-    int local_size;
+    int local_size = 1;
     TRY(read_ranks(lookup, &names, out));
     TRY(read_int(lookup, "mpirun", "OMPI_COMM_WORLD_LOCAL_SIZE", 1, out->world_size, &local_size));
     out->port = DEFAULT_PORT;
@@ -120,7 +120,7 @@ static Status first_host(const char *list, Launch *out)
 static Status read_srun(LaunchLookup lookup, Launch *out)
 {
     static const Names names = {"srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"};
-    int job;
+    int job = 0;
     TRY(read_ranks(lookup, &names, out));
     TRY(read_int(lookup, "srun", "SLURM_JOB_ID", 0, INT32_MAX, &job));
     if (!has(lookup, "SLURM_STEP_NODELIST"))

@@ -6,7 +6,7 @@
  *   mpirun    OMPI_COMM_WORLD_RANK, .._SIZE, .._LOCAL_RANK, .._LOCAL_SIZE (Open MPI)
  *   srun      SLURM_STEP_ID, SLURM_STEP_NUM_TASKS, SLURM_PROCID, SLURM_LOCALID,
  *             SLURM_STEP_NODELIST, SLURM_JOB_ID
- * Without any of them the process is alone. MASTER_ADDR and MASTER_PORT say where rank 0's store
+ * Without any of them the process is alone. MASTER_ADDR and MASTER_PORT say where rank 0's hub
  * listens, under every launcher.
  *
  * Must hold: variables that are there in part are refused. A rank that took itself for a run of one
@@ -20,7 +20,7 @@
 typedef struct Launch {
     int rank, world_size, local_rank;
     const char *launcher; /* "torchrun", "mpirun", "srun" or "alone" */
-    char host[256];       /* where rank 0's store listens; "" when alone */
+    char host[256];       /* where rank 0's hub listens; "" when alone */
     int port;
     char job[128]; /* equal on all ranks of a run, so that two runs on one port do not mix */
 } Launch;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-void verdict_place(const StorePosition *position, char *out, size_t out_bytes)
+void verdict_place(const WirePosition *position, char *out, size_t out_bytes)
 {
     if (position->step < 0)
         snprintf(out, out_bytes, "before step 0, in %s", position->doing);
@@ -24,7 +24,7 @@ static bool find_failure(int n, const RankView *ranks, char *out, size_t out_byt
 {
     for (int r = 0; r < n; r++) {
         if (ranks[r].failure[0] == '\0') continue;
-        char what[STORE_TEXT_BYTES + 16];
+        char what[WIRE_TEXT_BYTES + 16];
         snprintf(what, sizeof what, "stopped: %s", ranks[r].failure);
         return say(out, out_bytes, r, &ranks[r], what);
     }
@@ -40,7 +40,7 @@ static bool find_gone(int n, const RankView *ranks, char *out, size_t out_bytes)
     return false;
 }
 
-static bool same_collective(const StorePosition *a, const StorePosition *b)
+static bool same_collective(const WirePosition *a, const WirePosition *b)
 {
     return a->collective_step == b->collective_step &&
            a->collective_bytes == b->collective_bytes && strcmp(a->collective, b->collective) == 0;
@@ -51,14 +51,14 @@ static bool same_collective(const StorePosition *a, const StorePosition *b)
 static bool find_divergence(int n, const RankView *ranks, char *out, size_t out_bytes)
 {
     for (int r = 1; r < n; r++) {
-        const StorePosition *a = &ranks[0].position, *b = &ranks[r].position;
+        const WirePosition *a = &ranks[0].position, *b = &ranks[r].position;
         if (!ranks[0].joined || !ranks[r].joined || b->sequence == 0) continue;
         if (a->sequence != b->sequence || same_collective(a, b)) continue;
         int odd = r, other = r == 1 ? 2 : 1;
         if (n > 2 && ranks[other].position.sequence == b->sequence &&
             same_collective(&ranks[other].position, b))
             odd = 0;
-        const StorePosition *wrong = odd == 0 ? a : b, *right = odd == 0 ? b : a;
+        const WirePosition *wrong = odd == 0 ? a : b, *right = odd == 0 ? b : a;
         snprintf(out, out_bytes,
                  "rank %d diverged: it is in step %lld, %s, %lld bytes, where rank %d is in step "
                  "%lld, %s, %lld bytes",

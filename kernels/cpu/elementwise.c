@@ -3,6 +3,7 @@
  * Called through cpu.c's table. All of it is bound by memory: every thread passes over its part
  * once, in blocks that stay in the first cache level between load, arithmetic and store.
  */
+#include "kernels/comm/all_reduce.h"
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/walk.h"
@@ -148,6 +149,20 @@ CPU_BIND(add)
 CPU_BIND(act)
 CPU_BIND(act_grad)
 CPU_BIND(fill)
+
+Status cpu_all_reduce(Backend *backend, KernelCall *call)
+{
+    call->state = backend->comm;
+    call->run = all_reduce_run;
+    return OK;
+}
+
+Status cpu_all_reduce_wait(Backend *backend, KernelCall *call)
+{
+    call->state = backend->comm;
+    call->run = all_reduce_wait_run;
+    return OK;
+}
 CPU_BIND(accum)
 CPU_BIND(cast)
 CPU_BIND(copy)

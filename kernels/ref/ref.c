@@ -105,7 +105,6 @@ static bool takes_any_dtype(const KernelCall *call)
 
 static Status ref_bind(Backend *backend, KernelCall *call)
 {
-    (void)backend;
     assert(call->op > OP_NONE && call->op < OP_COUNT);
     DType real = float_dtype(call);
     if (!takes_any_dtype(call)) {
@@ -118,7 +117,7 @@ static Status ref_bind(Backend *backend, KernelCall *call)
     }
     call->run = real == DT_F64 ? kernels[call->op].f64 : kernels[call->op].f32;
     call->scratch_bytes = scratch_bytes(call);
-    call->state = NULL;
+    call->state = backend->comm; /* for ALL_REDUCE */
     call->release = NULL;
     return OK;
 }

@@ -15,6 +15,7 @@
 
 #include "base/rng.h"
 #include "base/soft_runs.h"
+#include "kernels/comm/all_reduce.h"
 #include "kernels/ref/ref.h"
 
 /* ---- operands and addresses ---- */

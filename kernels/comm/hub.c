@@ -1,8 +1,8 @@
-/* The store's thread on rank 0. See store_server.h.
+/* The hub's thread on rank 0. See hub.h.
  *
  * Must hold: everything but `stopping`, `n_open` and `address` belongs to the thread.
  */
-#include "kernels/comm/store_server.h"
+#include "kernels/comm/hub.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -35,7 +35,7 @@ typedef struct Entry {
     size_t n_bytes;
 } Entry;
 
-struct StoreServer {
+struct Hub {
     Launch launch;
     int64_t timeout_ms;
     int listener;
@@ -45,7 +45,7 @@ struct StoreServer {
     Entry *entries;
     int n_entries, entry_capacity;
     RankView *ranks;
-    char verdict[STORE_TEXT_BYTES];
+    char verdict[WIRE_TEXT_BYTES];
     bool judged;
     pthread_mutex_t mutex; /* of what follows */
     bool stopping;
@@ -55,139 +55,139 @@ struct StoreServer {
 
 /* ---- values ---- */
 
-static Entry *find_entry(StoreServer *server, const char *key)
+static Entry *find_entry(Hub *hub, const char *key)
 {
-    for (int i = 0; i < server->n_entries; i++)
-        if (strcmp(server->entries[i].key, key) == 0) return &server->entries[i];
+    for (int i = 0; i < hub->n_entries; i++)
+        if (strcmp(hub->entries[i].key, key) == 0) return &hub->entries[i];
     return NULL;
 }
 
 static void answer(Connection *c, const Entry *entry)
 {
-    store_send(c->fd, MESSAGE_VALUE, NULL, entry->value, entry->n_bytes); /* a dead one shows */
+    wire_send(c->fd, MESSAGE_VALUE, NULL, entry->value, entry->n_bytes); /* a dead one shows */
     free(c->wanted);
     c->wanted = NULL;
 }
 
-static void set_value(StoreServer *server, const char *key, const char *value, size_t n_bytes)
+static void set_value(Hub *hub, const char *key, const char *value, size_t n_bytes)
 {
-    Entry *entry = find_entry(server, key);
+    Entry *entry = find_entry(hub, key);
     if (!entry) {
-        server->entries = mem_grow(server->entries, &server->entry_capacity, server->n_entries + 1,
+        hub->entries = mem_grow(hub->entries, &hub->entry_capacity, hub->n_entries + 1,
                                    sizeof(Entry));
-        entry = &server->entries[server->n_entries++];
+        entry = &hub->entries[hub->n_entries++];
         entry->key = mem_string(key);
     }
     free(entry->value);
     entry->value = mem_alloc(n_bytes + 1);
     memcpy(entry->value, value, n_bytes);
     entry->n_bytes = n_bytes;
-    for (int i = 0; i < server->n_connections; i++) {
-        Connection *c = &server->connections[i];
+    for (int i = 0; i < hub->n_connections; i++) {
+        Connection *c = &hub->connections[i];
         if (c->wanted && strcmp(c->wanted, key) == 0) answer(c, entry);
     }
 }
 
 /* ---- the verdict ---- */
 
-static void tell_verdict(const StoreServer *server, const Connection *c)
+static void tell_verdict(const Hub *hub, const Connection *c)
 {
-    store_send(c->fd, MESSAGE_VERDICT, NULL, server->verdict, strlen(server->verdict));
+    wire_send(c->fd, MESSAGE_VERDICT, NULL, hub->verdict, strlen(hub->verdict));
 }
 
-static void judge(StoreServer *server)
+static void judge(Hub *hub)
 {
-    if (server->judged ||
-        !verdict_find(server->launch.world_size, server->ranks, server->timeout_ms,
-                      server->verdict, sizeof server->verdict))
+    if (hub->judged ||
+        !verdict_find(hub->launch.world_size, hub->ranks, hub->timeout_ms,
+                      hub->verdict, sizeof hub->verdict))
         return;
-    server->judged = true;
-    for (int i = 0; i < server->n_connections; i++)
-        if (server->connections[i].rank >= 0 &&
-            (server->connections[i].beats || server->connections[i].wanted))
-            tell_verdict(server, &server->connections[i]);
+    hub->judged = true;
+    for (int i = 0; i < hub->n_connections; i++)
+        if (hub->connections[i].rank >= 0 &&
+            (hub->connections[i].beats || hub->connections[i].wanted))
+            tell_verdict(hub, &hub->connections[i]);
 }
 
 /* ---- messages ---- */
 
-static void count_open(StoreServer *server, int change)
+static void count_open(Hub *hub, int change)
 {
-    pthread_mutex_lock(&server->mutex);
-    server->n_open += change;
-    pthread_mutex_unlock(&server->mutex);
+    pthread_mutex_lock(&hub->mutex);
+    hub->n_open += change;
+    pthread_mutex_unlock(&hub->mutex);
 }
 
-static void note_address(StoreServer *server, int fd)
+static void note_address(Hub *hub, int fd)
 {
     char near[128], far[128];
-    store_address(fd, false, near, sizeof near);
-    store_address(fd, true, far, sizeof far);
+    wire_address(fd, false, near, sizeof near);
+    wire_address(fd, true, far, sizeof far);
     if (strcmp(near, far) == 0 || strncmp(near, "127.", 4) == 0) return;
-    pthread_mutex_lock(&server->mutex);
-    snprintf(server->address, sizeof server->address, "%s", near);
-    pthread_mutex_unlock(&server->mutex);
+    pthread_mutex_lock(&hub->mutex);
+    snprintf(hub->address, sizeof hub->address, "%s", near);
+    pthread_mutex_unlock(&hub->mutex);
 }
 
 /* A rank of another run, or one that came twice, is refused by a text instead of a value. */
-static bool greet(StoreServer *server, Connection *c, const StoreHello *hello)
+static bool greet(Hub *hub, Connection *c, const WireHello *hello)
 {
-    char why[STORE_TEXT_BYTES] = "";
-    if (hello->world_size != server->launch.world_size ||
-        strncmp(hello->job, server->launch.job, sizeof hello->job) != 0)
+    char why[WIRE_TEXT_BYTES] = "";
+    if (hello->world_size != hub->launch.world_size ||
+        strncmp(hello->job, hub->launch.job, sizeof hello->job) != 0)
         snprintf(why, sizeof why,
                  "port %d is used by another run (%.100s, %d ranks); set MASTER_PORT to a free one",
-                 server->launch.port, server->launch.job, server->launch.world_size);
+                 hub->launch.port, hub->launch.job, hub->launch.world_size);
     else if (hello->rank < 0 || hello->rank >= hello->world_size)
         snprintf(why, sizeof why, "rank %d of %d does not exist", hello->rank, hello->world_size);
-    else if (hello->beats && server->ranks[hello->rank].joined)
+    else if (hello->beats && hub->ranks[hello->rank].joined)
         snprintf(why, sizeof why, "there are two processes of rank %d", hello->rank);
     if (why[0] != '\0') {
-        store_send(c->fd, MESSAGE_VERDICT, NULL, why, strlen(why));
+        wire_send(c->fd, MESSAGE_VERDICT, NULL, why, strlen(why));
         return false;
     }
     c->rank = hello->rank;
     c->beats = hello->beats != 0;
-    note_address(server, c->fd);
+    note_address(hub, c->fd);
     if (!c->beats) return true;
-    server->ranks[c->rank].joined = true;
-    if (c->rank != 0) count_open(server, 1);
+    hub->ranks[c->rank].joined = true;
+    if (c->rank != 0) count_open(hub, 1);
     return true;
 }
 
-static void hear_beat(StoreServer *server, const Connection *c, const StorePosition *position)
+static void hear_beat(Hub *hub, const Connection *c, const WirePosition *position)
 {
-    RankView *view = &server->ranks[c->rank];
+    RankView *view = &hub->ranks[c->rank];
     if (position->progress != view->position.progress) view->stuck_ms = 0;
     view->position = *position;
     view->silent_ms = 0;
-    if (server->judged)
-        tell_verdict(server, c);
+    if (hub->judged)
+        tell_verdict(hub, c);
     else
-        store_send(c->fd, MESSAGE_BEAT, NULL, &server->ranks[0].position, sizeof(StorePosition));
+        wire_send(c->fd, MESSAGE_BEAT, NULL, &hub->ranks[0].position, sizeof(WirePosition));
 }
 
 /* One whole message; false: the connection is to be closed. */
-static bool handle(StoreServer *server, Connection *c, MessageKind kind, const char *key,
+static bool handle(Hub *hub, Connection *c, MessageKind kind, const char *key,
                    const char *value, size_t n_bytes)
 {
     if (kind == MESSAGE_HELLO)
-        return c->rank < 0 && n_bytes == sizeof(StoreHello) &&
-               greet(server, c, (const StoreHello *)value);
+        return c->rank < 0 && n_bytes == sizeof(WireHello) &&
+               greet(hub, c, (const WireHello *)value);
     if (c->rank < 0) return false;
-    RankView *view = &server->ranks[c->rank];
+    RankView *view = &hub->ranks[c->rank];
     switch (kind) {
-    case MESSAGE_SET: set_value(server, key, value, n_bytes); return true;
+    case MESSAGE_SET: set_value(hub, key, value, n_bytes); return true;
     case MESSAGE_GET:
         free(c->wanted);
         c->wanted = mem_string(key);
-        if (find_entry(server, key))
-            answer(c, find_entry(server, key));
-        else if (server->judged)
-            tell_verdict(server, c);
+        if (find_entry(hub, key))
+            answer(c, find_entry(hub, key));
+        else if (hub->judged)
+            tell_verdict(hub, c);
         return true;
     case MESSAGE_BEAT:
-        if (n_bytes != sizeof(StorePosition)) return false;
-        hear_beat(server, c, (const StorePosition *)value);
+        if (n_bytes != sizeof(WirePosition)) return false;
+        hear_beat(hub, c, (const WirePosition *)value);
         return true;
     case MESSAGE_FAILED: snprintf(view->failure, sizeof view->failure, "%s", value); return true;
     case MESSAGE_SYMPTOM: snprintf(view->symptom, sizeof view->symptom, "%s", value); return true;
@@ -197,21 +197,21 @@ static bool handle(StoreServer *server, Connection *c, MessageKind kind, const c
 }
 
 /* Takes whole messages from the input; false: the other side speaks another language. */
-static bool take_messages(StoreServer *server, Connection *c)
+static bool take_messages(Hub *hub, Connection *c)
 {
     size_t at = 0;
     bool good = true;
     while (good && c->n_input - at >= sizeof(MessageHeader)) {
         MessageHeader header;
         memcpy(&header, c->input + at, sizeof header);
-        good = header.magic == STORE_MAGIC && header.key_bytes < STORE_TEXT_BYTES &&
-               header.value_bytes <= STORE_MAX_BYTES;
+        good = header.magic == WIRE_MAGIC && header.key_bytes < WIRE_TEXT_BYTES &&
+               header.value_bytes <= WIRE_MAX_BYTES;
         size_t total = sizeof header + header.key_bytes + header.value_bytes;
         if (!good || c->n_input - at < total) break;
-        char key[STORE_TEXT_BYTES] = "", *value = mem_alloc(header.value_bytes + 1);
+        char key[WIRE_TEXT_BYTES] = "", *value = mem_alloc(header.value_bytes + 1);
         memcpy(key, c->input + at + sizeof header, header.key_bytes);
         memcpy(value, c->input + at + sizeof header + header.key_bytes, header.value_bytes);
-        good = handle(server, c, header.kind, key, value, header.value_bytes);
+        good = handle(hub, c, header.kind, key, value, header.value_bytes);
         free(value);
         at += total;
     }
@@ -222,30 +222,30 @@ static bool take_messages(StoreServer *server, Connection *c)
 
 /* ---- connections ---- */
 
-static void drop(StoreServer *server, int index)
+static void drop(Hub *hub, int index)
 {
-    Connection *c = &server->connections[index];
+    Connection *c = &hub->connections[index];
     if (c->rank >= 0 && c->beats) {
-        server->ranks[c->rank].gone = true;
-        if (c->rank != 0) count_open(server, -1);
+        hub->ranks[c->rank].gone = true;
+        if (c->rank != 0) count_open(hub, -1);
     }
     close(c->fd);
     free(c->input);
     free(c->wanted);
-    *c = server->connections[--server->n_connections];
+    *c = hub->connections[--hub->n_connections];
 }
 
-static void accept_one(StoreServer *server)
+static void accept_one(Hub *hub)
 {
-    int fd = accept4(server->listener, NULL, NULL, SOCK_CLOEXEC), on = 1;
+    int fd = accept4(hub->listener, NULL, NULL, SOCK_CLOEXEC), on = 1;
     if (fd < 0) return;
     /* A rank that does not read its answers must not hold up the others. */
     struct timeval patience = {.tv_sec = 1};
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    server->connections = mem_grow(server->connections, &server->connection_capacity,
-                                   server->n_connections + 1, sizeof(Connection));
-    server->connections[server->n_connections++] = (Connection){.fd = fd, .rank = -1};
+    hub->connections = mem_grow(hub->connections, &hub->connection_capacity,
+                                   hub->n_connections + 1, sizeof(Connection));
+    hub->connections[hub->n_connections++] = (Connection){.fd = fd, .rank = -1};
 }
 
 /* false: the connection has ended. */
@@ -267,20 +267,20 @@ static bool read_input(Connection *c)
 }
 
 /* Waits a tick at most and handles what has come. */
-static void serve(StoreServer *server)
+static void serve(Hub *hub)
 {
-    int n = server->n_connections;
+    int n = hub->n_connections;
     struct pollfd *wait = mem_alloc(((size_t)n + 1) * sizeof *wait);
     for (int i = 0; i < n; i++)
-        wait[i] = (struct pollfd){.fd = server->connections[i].fd, .events = POLLIN};
-    wait[n] = (struct pollfd){.fd = server->listener, .events = POLLIN};
+        wait[i] = (struct pollfd){.fd = hub->connections[i].fd, .events = POLLIN};
+    wait[n] = (struct pollfd){.fd = hub->listener, .events = POLLIN};
     int ready = poll(wait, (nfds_t)n + 1, TICK_MS);
     for (int i = n - 1; i >= 0 && ready > 0; i--) { /* backwards: drop moves the last one here */
         if (!wait[i].revents) continue;
-        Connection *c = &server->connections[i];
-        if (!read_input(c) || !take_messages(server, c)) drop(server, i);
+        Connection *c = &hub->connections[i];
+        if (!read_input(c) || !take_messages(hub, c)) drop(hub, i);
     }
-    if (ready > 0 && wait[n].revents) accept_one(server);
+    if (ready > 0 && wait[n].revents) accept_one(hub);
     free(wait);
 }
 
@@ -293,34 +293,34 @@ static int64_t now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static void pass_time(StoreServer *server, int64_t elapsed_ms)
+static void pass_time(Hub *hub, int64_t elapsed_ms)
 {
     if (elapsed_ms > LONGEST_TICK_MS) elapsed_ms = LONGEST_TICK_MS;
-    for (int r = 0; r < server->launch.world_size; r++) {
-        RankView *view = &server->ranks[r];
+    for (int r = 0; r < hub->launch.world_size; r++) {
+        RankView *view = &hub->ranks[r];
         *(view->joined ? &view->silent_ms : &view->absent_ms) += elapsed_ms;
         view->stuck_ms += elapsed_ms;
         if (view->symptom[0] != '\0') view->symptom_ms += elapsed_ms;
     }
 }
 
-static bool stopping(StoreServer *server)
+static bool stopping(Hub *hub)
 {
-    pthread_mutex_lock(&server->mutex);
-    bool stop = server->stopping;
-    pthread_mutex_unlock(&server->mutex);
+    pthread_mutex_lock(&hub->mutex);
+    bool stop = hub->stopping;
+    pthread_mutex_unlock(&hub->mutex);
     return stop;
 }
 
-static void *run_server(void *argument)
+static void *run_hub(void *argument)
 {
-    StoreServer *server = argument;
-    for (int64_t last_ms = now_ms(); !stopping(server);) {
-        serve(server);
+    Hub *hub = argument;
+    for (int64_t last_ms = now_ms(); !stopping(hub);) {
+        serve(hub);
         int64_t ms = now_ms();
-        pass_time(server, ms - last_ms);
+        pass_time(hub, ms - last_ms);
         last_ms = ms;
-        judge(server);
+        judge(hub);
     }
     return NULL;
 }
@@ -361,61 +361,61 @@ static int start_thread(pthread_t *thread, void *(*run)(void *), void *argument)
     return error;
 }
 
-Status store_server_open(const Launch *launch, int64_t timeout_ms, StoreServer **out)
+Status hub_open(const Launch *launch, int64_t timeout_ms, Hub **out)
 {
-    int listener;
+    int listener = -1;
     TRY(listen_on(launch->port, &listener));
-    StoreServer *server = mem_alloc(sizeof *server);
-    server->launch = *launch;
-    server->timeout_ms = timeout_ms;
-    server->listener = listener;
-    server->ranks = mem_alloc((size_t)launch->world_size * sizeof(RankView));
-    for (int r = 0; r < launch->world_size; r++) server->ranks[r].position.step = -1;
-    pthread_mutex_init(&server->mutex, NULL);
-    if (start_thread(&server->thread, run_server, server) != 0) {
+    Hub *hub = mem_alloc(sizeof *hub);
+    hub->launch = *launch;
+    hub->timeout_ms = timeout_ms;
+    hub->listener = listener;
+    hub->ranks = mem_alloc((size_t)launch->world_size * sizeof(RankView));
+    for (int r = 0; r < launch->world_size; r++) hub->ranks[r].position.step = -1;
+    pthread_mutex_init(&hub->mutex, NULL);
+    if (start_thread(&hub->thread, run_hub, hub) != 0) {
         close(listener);
-        free(server->ranks);
-        free(server);
-        return status_fail(E_MEMORY, "cannot start the store's thread");
+        free(hub->ranks);
+        free(hub);
+        return status_fail(E_MEMORY, "cannot start the hub's thread");
     }
-    *out = server;
+    *out = hub;
     return OK;
 }
 
-static int n_open(StoreServer *server)
+static int n_open(Hub *hub)
 {
-    pthread_mutex_lock(&server->mutex);
-    int n = server->n_open;
-    pthread_mutex_unlock(&server->mutex);
+    pthread_mutex_lock(&hub->mutex);
+    int n = hub->n_open;
+    pthread_mutex_unlock(&hub->mutex);
     return n;
 }
 
-void store_server_close(StoreServer *server, int linger_ms)
+void hub_close(Hub *hub, int linger_ms)
 {
-    if (!server) return;
+    if (!hub) return;
     struct timespec pause = {.tv_nsec = 10 * 1000000L};
-    for (int64_t end = now_ms() + linger_ms; n_open(server) > 0 && now_ms() < end;)
+    for (int64_t end = now_ms() + linger_ms; n_open(hub) > 0 && now_ms() < end;)
         nanosleep(&pause, NULL);
-    pthread_mutex_lock(&server->mutex);
-    server->stopping = true;
-    pthread_mutex_unlock(&server->mutex);
-    pthread_join(server->thread, NULL);
-    while (server->n_connections > 0) drop(server, 0);
-    for (int i = 0; i < server->n_entries; i++) {
-        free(server->entries[i].key);
-        free(server->entries[i].value);
+    pthread_mutex_lock(&hub->mutex);
+    hub->stopping = true;
+    pthread_mutex_unlock(&hub->mutex);
+    pthread_join(hub->thread, NULL);
+    while (hub->n_connections > 0) drop(hub, 0);
+    for (int i = 0; i < hub->n_entries; i++) {
+        free(hub->entries[i].key);
+        free(hub->entries[i].value);
     }
-    close(server->listener);
-    pthread_mutex_destroy(&server->mutex);
-    free(server->connections);
-    free(server->entries);
-    free(server->ranks);
-    free(server);
+    close(hub->listener);
+    pthread_mutex_destroy(&hub->mutex);
+    free(hub->connections);
+    free(hub->entries);
+    free(hub->ranks);
+    free(hub);
 }
 
-void store_server_address(StoreServer *server, char *out, size_t out_bytes)
+void hub_address(Hub *hub, char *out, size_t out_bytes)
 {
-    pthread_mutex_lock(&server->mutex);
-    snprintf(out, out_bytes, "%s", server->address);
-    pthread_mutex_unlock(&server->mutex);
+    pthread_mutex_lock(&hub->mutex);
+    snprintf(out, out_bytes, "%s", hub->address);
+    pthread_mutex_unlock(&hub->mutex);
 }

@@ -1,5 +1,5 @@
-/* Messages of the store over TCP, and the client's side. See store.h. */
-#include "kernels/comm/store.h"
+/* Messages of the hub over TCP, and the client's side. See wire.h. */
+#include "kernels/comm/wire.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -24,16 +24,16 @@ static Status send_all(int fd, const void *data, size_t n_bytes)
     for (size_t sent = 0; sent < n_bytes;) {
         ssize_t n = send(fd, (const char *)data + sent, n_bytes - sent, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return status_fail(E_NETWORK, "store: cannot send: %s", strerror(errno));
+        if (n <= 0) return status_fail(E_NETWORK, "hub: cannot send: %s", strerror(errno));
         sent += (size_t)n;
     }
     return OK;
 }
 
-Status store_send(int fd, MessageKind kind, const char *key, const void *value, size_t n_bytes)
+Status wire_send(int fd, MessageKind kind, const char *key, const void *value, size_t n_bytes)
 {
     size_t key_bytes = key ? strlen(key) : 0, total = sizeof(MessageHeader) + key_bytes + n_bytes;
-    MessageHeader header = {.magic = STORE_MAGIC,
+    MessageHeader header = {.magic = WIRE_MAGIC,
                             .kind = kind,
                             .key_bytes = (uint32_t)key_bytes,
                             .value_bytes = (uint32_t)n_bytes};
@@ -53,25 +53,25 @@ static Status receive_all(int fd, int timeout_ms, void *data, size_t n_bytes)
         int ready = poll(&wait, 1, timeout_ms);
         if (ready < 0 && errno == EINTR) continue;
         if (ready == 0)
-            return status_fail(E_NETWORK, "store: rank 0 gave no answer for %d s",
+            return status_fail(E_NETWORK, "hub: rank 0 gave no answer for %d s",
                                timeout_ms / 1000);
         ssize_t n = recv(fd, (char *)data + got, n_bytes - got, 0);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0)
-            return status_fail(E_NETWORK, "store: rank 0 is gone (%s)",
+            return status_fail(E_NETWORK, "hub: rank 0 is gone (%s)",
                                n == 0 ? "connection closed" : strerror(errno));
         got += (size_t)n;
     }
     return OK;
 }
 
-Status store_receive(int fd, int timeout_ms, MessageKind *kind, char **value, size_t *n_bytes)
+Status wire_receive(int fd, int timeout_ms, MessageKind *kind, char **value, size_t *n_bytes)
 {
     MessageHeader header;
     TRY(receive_all(fd, timeout_ms, &header, sizeof header));
-    if (header.magic != STORE_MAGIC || header.key_bytes != 0 ||
-        header.value_bytes > STORE_MAX_BYTES)
-        return status_fail(E_NETWORK, "store: what answers there is no store of Retort");
+    if (header.magic != WIRE_MAGIC || header.key_bytes != 0 ||
+        header.value_bytes > WIRE_MAX_BYTES)
+        return status_fail(E_NETWORK, "hub: what answers there is no hub of Retort");
     char *data = mem_alloc(header.value_bytes + 1);
     Status status = receive_all(fd, timeout_ms, data, header.value_bytes);
     if (status != OK) {
@@ -109,7 +109,7 @@ static int try_connect(const struct addrinfo *addresses)
     return -1;
 }
 
-/* The store may come later than we, and so may its name. */
+/* The hub may come later than we, and so may its name. */
 static int keep_connecting(const Launch *launch, int timeout_ms)
 {
     char port[16];
@@ -127,7 +127,7 @@ static int keep_connecting(const Launch *launch, int timeout_ms)
     return -1;
 }
 
-Status store_connect(const Launch *launch, bool beats, int timeout_ms, int *out)
+Status wire_connect(const Launch *launch, bool beats, int timeout_ms, int *out)
 {
     int fd = keep_connecting(launch, timeout_ms);
     if (fd < 0)
@@ -135,9 +135,9 @@ Status store_connect(const Launch *launch, bool beats, int timeout_ms, int *out)
                            "rank %d: no answer from rank 0 at %s:%d within %d s; is rank 0 running, "
                            "and are MASTER_ADDR and MASTER_PORT right?",
                            launch->rank, launch->host, launch->port, timeout_ms / 1000);
-    StoreHello hello = {.rank = launch->rank, .world_size = launch->world_size, .beats = beats};
+    WireHello hello = {.rank = launch->rank, .world_size = launch->world_size, .beats = beats};
     snprintf(hello.job, sizeof hello.job, "%s", launch->job);
-    Status status = store_send(fd, MESSAGE_HELLO, NULL, &hello, sizeof hello);
+    Status status = wire_send(fd, MESSAGE_HELLO, NULL, &hello, sizeof hello);
     if (status != OK) {
         close(fd);
         return status;
@@ -146,7 +146,7 @@ Status store_connect(const Launch *launch, bool beats, int timeout_ms, int *out)
     return OK;
 }
 
-void store_address(int fd, bool far, char *out, size_t out_bytes)
+void wire_address(int fd, bool far, char *out, size_t out_bytes)
 {
     struct sockaddr_storage address;
     socklen_t length = sizeof address;
@@ -161,16 +161,16 @@ void store_address(int fd, bool far, char *out, size_t out_bytes)
 
 /* ---- values ---- */
 
-Status store_set(int fd, const char *key, const void *value, size_t n_bytes)
+Status wire_set(int fd, const char *key, const void *value, size_t n_bytes)
 {
-    return store_send(fd, MESSAGE_SET, key, value, n_bytes);
+    return wire_send(fd, MESSAGE_SET, key, value, n_bytes);
 }
 
-Status store_get(int fd, const char *key, int timeout_ms, char **value, size_t *n_bytes)
+Status wire_get(int fd, const char *key, int timeout_ms, char **value, size_t *n_bytes)
 {
-    MessageKind kind;
-    TRY(store_send(fd, MESSAGE_GET, key, NULL, 0));
-    TRY(store_receive(fd, timeout_ms, &kind, value, n_bytes));
+    MessageKind kind = 0;
+    TRY(wire_send(fd, MESSAGE_GET, key, NULL, 0));
+    TRY(wire_receive(fd, timeout_ms, &kind, value, n_bytes));
     if (kind == MESSAGE_VALUE) return OK;
     Status status = status_fail(E_NETWORK, "%s", *value); /* a verdict or a refusal */
     free(*value);
