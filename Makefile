@@ -77,6 +77,17 @@ include tests/cudasim/build.mk
 mutants: $(BUILD)/tests/mutants
 	$<
 
+# Runs that are killed, and whose files fail, again and again, end in the same bits.
+KILLS = 200
+FAULTS = 20
+crashtest: $(BUILD)/tests/crashtest
+	$< $(KILLS) $(FAULTS)
+$(BUILD)/tests/crashtest: $(BUILD)/tests/make_scenes.o
+
+# Memory stays flat over 2,000 steps.
+flat: all
+	scripts/flat.sh $(BUILD)/retort
+
 # Weights to PyTorch and back; in a Python environment of its own, which nothing else needs.
 oracle: all
 	python3 -m venv $(BUILD)/oracle
@@ -86,6 +97,6 @@ oracle: all
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all setup demo test sanitize lint tests mutants oracle clean
+.PHONY: all setup demo test sanitize lint tests mutants crashtest flat oracle clean
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "kernels/backend.h"
 #include "tests/make_scenes.h"
 #include "tests/program.h"
 #include "tests/support.h"
@@ -102,6 +103,42 @@ Test(runs, distillation_resumes, .timeout = 300)
     check_resume("runs_distill", TINY_DISTILL " --optim.ema_decay=0.9");
 }
 
+/* The embeddings come in the order of the samples, on the loader's threads. */
+Test(runs, distillation_from_a_cache_resumes, .timeout = 300)
+{
+    Place place = make_place("runs_cache");
+    char command[900];
+    program_succeed(TINY_TEACH " --data.root=%s --out=build/tmp/runs_cache_embeddings "
+                               "--teach.dtype=int8 --teach.zstd_level=1",
+                    place.scenes);
+    snprintf(command, sizeof command,
+             TINY_DISTILL " --teacher.embeddings=build/tmp/runs_cache_embeddings");
+    check_resume("runs_cache", command);
+}
+
+static bool has_bf16(void)
+{
+    Backend *backend;
+    cr_assert_eq(backend_open("cpu", 1, &backend), OK);
+    bool has = backend->low == DT_BF16;
+    backend_close(backend);
+    return has;
+}
+
+Test(runs, distillation_in_bf16_resumes, .timeout = 300)
+{
+    if (!has_bf16()) cr_skip_test("this processor has no bf16");
+    check_resume("runs_distill_bf16", TINY_DISTILL
+                 " --run.precision=bf16 --optim.ema_decay=0.9");
+}
+
+Test(runs, finetuning_in_bf16_resumes, .timeout = 300)
+{
+    if (!has_bf16()) cr_skip_test("this processor has no bf16");
+    check_resume("runs_finetune_bf16", TINY_FINETUNE
+                 " --run.precision=bf16 --train.preset=paper --optim.ema_decay=0.9");
+}
+
 Test(runs, paper_finetuning_resumes, .timeout = 300)
 {
     check_resume("runs_paper", TINY_FINETUNE " --train.preset=paper --optim.ema_decay=0.9");
@@ -167,11 +204,11 @@ static bool has_lines(const char *path, int n_lines)
     return n_lines == 0;
 }
 
-Test(runs, sigterm_saves_and_the_run_goes_on, .timeout = 300)
+static void check_signal(const char *name, int signal_number)
 {
-    Place place = make_place("runs_signal");
+    Place place = make_place(name);
     enum { LONG = 80 };
-    char command[1500], log[200], records[200];
+    char command[1500], log[200], records[200], said[64];
     const char *form = TINY_DISTILL
         " --data.root=%s --run.dir=%s --train.steps=80 --run.keep_last=100 %s";
     program_succeed(form, place.scenes, place.one, "");
@@ -180,12 +217,13 @@ Test(runs, sigterm_saves_and_the_run_goes_on, .timeout = 300)
     snprintf(records, sizeof records, "%s/log.jsonl", place.two);
     pid_t child = start(command, log);
     while (!has_lines(records, 3) && waitpid(child, NULL, WNOHANG) == 0) usleep(500);
-    kill(child, SIGTERM);
+    kill(child, signal_number);
     int status;
     waitpid(child, &status, 0);
     char *text = file_text(log);
     cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 75, "status %d: %s", status, text);
-    cr_expect(strstr(text, "stopped by signal 15"), "%s", text);
+    snprintf(said, sizeof said, "stopped by signal %d", signal_number);
+    cr_expect(strstr(text, said), "%s", text);
     free(text);
     double steps[LONG];
     int n_done = log_column(place.two, "step", LONG, steps);
@@ -194,6 +232,16 @@ Test(runs, sigterm_saves_and_the_run_goes_on, .timeout = 300)
     program_succeed(form, place.scenes, place.two, "--run.resume=auto");
     expect_same_state(place.one, place.two, LONG);
     check_log(place.two, LONG);
+}
+
+Test(runs, sigterm_saves_and_the_run_goes_on, .timeout = 300)
+{
+    check_signal("runs_sigterm", SIGTERM);
+}
+
+Test(runs, sigusr1_saves_and_the_run_goes_on, .timeout = 300)
+{
+    check_signal("runs_sigusr1", SIGUSR1);
 }
 
 /* ---- parameters that take no part ---- */
