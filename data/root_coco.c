@@ -5,11 +5,9 @@
 
 #include "data/root.h"
 
-static const int64_t max_file_bytes = (int64_t)1 << 30;
-
 typedef struct CocoRoot {
     Coco *coco;
-    size_t folder_length;
+    char *folder;
     int64_t *images; /* (n) of the file's list that are samples */
     int64_t n;
 } CocoRoot;
@@ -19,6 +17,7 @@ static void close_coco(void *self)
     CocoRoot *root = self;
     coco_close(root->coco);
     free(root->images);
+    free(root->folder);
     free(root);
 }
 
@@ -31,9 +30,13 @@ static const char *image_path(const CocoRoot *root, int64_t index)
 static uint64_t sample_id(const void *self, int64_t index)
 {
     const CocoRoot *root = self;
-    const char *below = image_path(root, index) + root->folder_length;
-    while (*below == '/') below++;
-    return root_sample_id(below);
+    return root_sample_id(root_path_below(root->folder, image_path(root, index)));
+}
+
+static int64_t id_group(const void *self, int64_t index, uint64_t *min_id, uint64_t *max_id)
+{
+    *min_id = *max_id = sample_id(self, index);
+    return index + 1;
 }
 
 static void image_name(const void *self, int64_t index, char name[ROOT_NAME_BYTES])
@@ -41,9 +44,9 @@ static void image_name(const void *self, int64_t index, char name[ROOT_NAME_BYTE
     snprintf(name, ROOT_NAME_BYTES, "%s", image_path(self, index));
 }
 
-static Status read_image(const void *self, int64_t index, RootReader *reader, size_t *n_bytes)
+static Status read_image(const void *self, int64_t index, RootReader *reader)
 {
-    return buffer_read_file(&reader->file, image_path(self, index), max_file_bytes, n_bytes);
+    return root_read_file(reader, image_path(self, index));
 }
 
 static Status read_masks(const void *self, int64_t index, RootReader *reader, Annotations *out)
@@ -52,32 +55,34 @@ static Status read_masks(const void *self, int64_t index, RootReader *reader, An
     return coco_annotations(root->coco, root->images[index], &reader->coco, out);
 }
 
-static const RootOps ops = {close_coco, sample_id, image_name, read_image, read_masks};
+static const RootOps ops = {close_coco, sample_id, id_group, image_name, read_image, read_masks};
 
-static bool is_sample(const Coco *coco, int64_t image, bool masks, bool crowds)
+static bool is_sample(const Coco *coco, int64_t image, const RootConfig *config)
 {
-    if (!masks) return true;
-    return crowds ? coco_annotation_count(coco, image) > 0 : coco_has_object(coco, image);
+    if (!config->masks) return true;
+    return config->crowds ? coco_annotation_count(coco, image) > 0 : coco_has_object(coco, image);
 }
 
-static Status choose_images(CocoRoot *root, const char *file, bool masks, bool crowds)
+static Status choose_images(CocoRoot *root, const char *file, const RootConfig *config)
 {
     int64_t n = coco_size(root->coco);
     root->images = calloc((size_t)n, sizeof *root->images);
     if (root->images == NULL) return status_fail(E_MEMORY, "out of memory: list of images");
     for (int64_t i = 0; i < n; i++)
-        if (is_sample(root->coco, i, masks, crowds)) root->images[root->n++] = i;
+        if (is_sample(root->coco, i, config)) root->images[root->n++] = i;
     if (root->n > 0) return OK;
     return status_fail(E_CONFIG, "%s: none of its %lld images has a mask", file, (long long)n);
 }
 
-Status root_open_coco(const char *images, const char *file, bool masks, bool crowds, Root *out)
+Status root_open_coco(const char *images, const char *file, const RootConfig *config, Root *out)
 {
     CocoRoot *root = calloc(1, sizeof *root);
     if (root == NULL) return status_fail(E_MEMORY, "out of memory: list of images");
-    root->folder_length = strlen(images);
-    Status status = coco_open(file, images, &root->coco);
-    if (status == OK) status = choose_images(root, file, masks, crowds);
+    root->folder = strdup(images);
+    Status status = OK;
+    if (root->folder == NULL) status = status_fail(E_MEMORY, "out of memory: list of images");
+    if (status == OK) status = coco_open(file, images, &root->coco);
+    if (status == OK) status = choose_images(root, file, config);
     if (status == OK)
         *out = (Root){.ops = &ops, .self = root, .n_samples = root->n};
     else

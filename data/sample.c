@@ -63,11 +63,8 @@ static Status decode_image(SampleReader *reader, const Source *source, int64_t i
 {
     const LoaderConfig *c = &reader->config;
     int64_t larger = c->image_size > c->teacher_size ? c->image_size : c->teacher_size;
-    char name[ROOT_NAME_BYTES];
-    size_t n_bytes;
-    source_image_name(source, index, name);
-    TRY(source_read_image(source, index, &reader->root, &n_bytes));
-    return image_decode(&reader->image, name, reader->root.file.data, n_bytes,
+    TRY(source_read_image(source, index, &reader->root));
+    return image_decode(&reader->image, reader->root.name, reader->root.bytes, reader->root.n_bytes,
                         c->decode_margin * larger);
 }
 

@@ -6,15 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "data/id_list.h"
 
 typedef struct Part { /* a root in the source */
     Root root;
     double weight;
-    int64_t n;     /* samples used: the first of the root */
-    int64_t first; /* index of its first sample in the source */
-    int64_t drawn; /* samples that an epoch takes */
+    int64_t *choice; /* indexes in the root of the samples used; NULL: all */
+    int64_t begin;   /* the first of `choice`, or of the root, that is used */
+    int64_t n;       /* samples used */
+    int64_t first;   /* index of its first sample in the source */
+    int64_t drawn;   /* samples that an epoch takes */
 } Part;
 
 struct Source {
@@ -41,11 +45,31 @@ static Status take_weight(char *text, double *weight)
 
 static Status open_root(const SourceConfig *config, char *text, Part *part)
 {
-    TRY(take_weight(text, &part->weight));
+    RootConfig root = {.masks = config->masks,
+                       .crowds = !config->filter.no_crowds,
+                       .index_folder = config->index_folder};
     char *at = strrchr(text, '@');
-    if (at == NULL) return root_open_folder(text, config->masks, &part->root);
+    if (at == NULL) return root_open(text, &root, &part->root);
     *at = '\0';
-    return root_open_coco(text, at + 1, config->masks, !config->filter.no_crowds, &part->root);
+    return root_open_coco(text, at + 1, &root, &part->root);
+}
+
+/* The list that the released code wants beside its images. */
+static Status take_own_list(const char *root, Part *part)
+{
+    IdList list;
+    char *path = file_join(root, "sa_images_ids.txt");
+    Status status = OK;
+    if (file_exists(path)) {
+        status = id_list_read(path, &list);
+        if (status == OK) {
+            status = id_list_choose(&list, path, &part->root, &part->choice, &part->n);
+            if (status == OK) status = id_list_check(&list, path);
+            id_list_free(&list);
+        }
+    }
+    free(path);
+    return status;
 }
 
 static Status open_part(Source *source, const char *text)
@@ -53,12 +77,39 @@ static Status open_part(Source *source, const char *text)
     char *copy = strdup(text);
     if (copy == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
     Part *part = &source->parts[source->n_parts];
-    Status status = open_root(&source->config, copy, part);
+    Status status = take_weight(copy, &part->weight);
+    if (status == OK) status = open_root(&source->config, copy, part);
+    if (status == OK) {
+        source->n_parts++;
+        part->n = part->root.n_samples;
+        if (source->config.ids == NULL) status = take_own_list(copy, part);
+    }
     free(copy);
-    TRY(status);
-    source->n_parts++;
-    part->n = part->root.n_samples;
-    return OK;
+    return status;
+}
+
+static Status choose_ids(Source *source)
+{
+    const char *path = source->config.ids;
+    IdList list;
+    if (path == NULL) return OK;
+    TRY(id_list_read(path, &list));
+    Status status = OK;
+    for (int i = 0; i < source->n_parts && status == OK; i++) {
+        Part *part = &source->parts[i];
+        status = id_list_choose(&list, path, &part->root, &part->choice, &part->n);
+    }
+    if (status == OK) status = id_list_check(&list, path);
+    id_list_free(&list);
+    return status;
+}
+
+static void split_part(const SourceConfig *config, Part *part)
+{
+    int64_t n_train = (int64_t)(config->train_ratio * (double)part->n);
+    if (config->split == SPLIT_ALL) return;
+    part->begin = config->split == SPLIT_TRAIN ? 0 : n_train;
+    part->n = config->split == SPLIT_TRAIN ? n_train : part->n - n_train;
 }
 
 /* Places of the parts in the list and their shares of an epoch. */
@@ -67,6 +118,7 @@ static void place_parts(Source *source)
     int64_t left = source->config.limit > 0 ? source->config.limit : INT64_MAX;
     for (int i = 0; i < source->n_parts; i++) {
         Part *part = &source->parts[i];
+        split_part(&source->config, part);
         if (part->n > left) part->n = left;
         left -= part->n;
         part->first = source->n_samples;
@@ -77,39 +129,13 @@ static void place_parts(Source *source)
     }
 }
 
-typedef struct Listed {
-    uint64_t id;
-    int64_t index;
-} Listed;
-
-static int by_id(const void *left, const void *right)
-{
-    const Listed *a = left, *b = right;
-    if (a->id != b->id) return a->id < b->id ? -1 : 1;
-    return a->index < b->index ? -1 : a->index > b->index;
-}
-
-static Status fail_twins(const Source *source, const Listed *twins)
-{
-    char first[ROOT_NAME_BYTES], second[ROOT_NAME_BYTES];
-    source_image_name(source, twins[0].index, first);
-    source_image_name(source, twins[1].index, second);
-    return status_fail(E_CONFIG, "%.400s and %.400s have the same sample id %llu; keep one of them",
-                       first, second, (unsigned long long)twins[0].id);
-}
-
-/* Two samples of one id would get the same draws and share a place in caches. */
 static Status check_ids(const Source *source)
 {
-    int64_t n = source->n_samples;
-    Listed *all = malloc((size_t)n * sizeof *all);
-    if (all == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
-    for (int64_t i = 0; i < n; i++) all[i] = (Listed){source_sample_id(source, i), i};
-    qsort(all, (size_t)n, sizeof *all, by_id);
-    Status status = OK;
-    for (int64_t i = 1; i < n && status == OK; i++)
-        if (all[i].id == all[i - 1].id) status = fail_twins(source, &all[i - 1]);
-    free(all);
+    const Root **roots = malloc((size_t)source->n_parts * sizeof *roots);
+    if (roots == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
+    for (int i = 0; i < source->n_parts; i++) roots[i] = &source->parts[i].root;
+    Status status = id_list_check_roots(roots, source->n_parts);
+    free(roots);
     return status;
 }
 
@@ -119,8 +145,12 @@ static Status fill_source(Source *source)
     source->parts = calloc((size_t)config->n_roots, sizeof *source->parts);
     if (source->parts == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
     for (int i = 0; i < config->n_roots; i++) TRY(open_part(source, config->roots[i]));
+    TRY(check_ids(source));
+    TRY(choose_ids(source));
     place_parts(source);
-    return check_ids(source);
+    if (source->n_samples > 0) return OK;
+    return status_fail(E_CONFIG, "%s%s: the split leaves no sample", config->roots[0],
+                       config->n_roots > 1 ? " and the other roots" : "");
 }
 
 Status source_open(const SourceConfig *config, Source **out)
@@ -140,8 +170,10 @@ Status source_open(const SourceConfig *config, Source **out)
 void source_close(Source *source)
 {
     if (source == NULL) return;
-    for (int i = 0; i < source->n_parts; i++)
+    for (int i = 0; i < source->n_parts; i++) {
         source->parts[i].root.ops->close(source->parts[i].root.self);
+        free(source->parts[i].choice);
+    }
     free(source->parts);
     free(source);
 }
@@ -180,7 +212,8 @@ static const Root *find_root(const Source *source, int64_t *index)
     assert(*index >= 0 && *index < source->n_samples);
     const Part *part = source->parts;
     while (*index >= part->first + part->n) part++;
-    *index -= part->first;
+    *index += part->begin - part->first;
+    if (part->choice) *index = part->choice[*index];
     return &part->root;
 }
 
@@ -198,10 +231,10 @@ void source_image_name(const Source *source, int64_t index, char name[ROOT_NAME_
 
 bool source_has_masks(const Source *source) { return source->config.masks; }
 
-Status source_read_image(const Source *source, int64_t index, RootReader *reader, size_t *n_bytes)
+Status source_read_image(const Source *source, int64_t index, RootReader *reader)
 {
     const Root *root = find_root(source, &index);
-    return root->ops->read_image(root->self, index, reader, n_bytes);
+    return root->ops->read_image(root->self, index, reader);
 }
 
 Status source_read_masks(const Source *source, int64_t index, RootReader *reader, Annotations *out)

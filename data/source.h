@@ -1,9 +1,11 @@
 /* A source: an ordered list of samples, each a JPEG and its masks, from one root or several.
  *
- * A root is written PATH, or FOLDER@FILE.json for the images of a COCO or LVIS instance file, and
- * =WEIGHT behind it: an epoch takes that many times the root's samples (2: each twice, 0.5: half of
- * them, the other half in the next epoch). The order is that of the roots and, within one, of the
- * file names (of the list, in instance files), so a source is the same list everywhere.
+ * A root is written PATH (a folder of JPEGs, a folder of tar shards, or one shard), or
+ * FOLDER@FILE.json for the images of a COCO or LVIS instance file, and =WEIGHT behind it: an epoch
+ * takes that many times the root's samples (2: each twice, 0.5: half of them, the other half in the
+ * next epoch). The order is that of the roots and, within one, of the file names (for tars: of the
+ * shards, then of the archive; of the list in instance files), or that of a list of ids; so a
+ * source is the same list everywhere.
  *
  * Invariant: nothing changes after source_open, so threads share a source; what reading needs is in
  * a RootReader of each.
@@ -15,16 +17,24 @@
 
 typedef struct Source Source;
 
+typedef enum SourceSplit { SPLIT_ALL, SPLIT_TRAIN, SPLIT_VAL } SourceSplit;
+
 typedef struct SourceConfig {
     const char *const *roots;
     int n_roots;
-    bool masks;        /* every sample needs them */
-    int64_t limit;     /* keep the first ones; 0: all */
-    MaskFilter filter; /* of the masks of each sample */
+    bool masks;               /* every sample needs them */
+    const char *index_folder; /* where indexes of tar shards are kept; NULL: nowhere */
+    const char *ids; /* a file of sample ids (data/id_list.h): only these, in its order. NULL: all,
+                        but a root with a file sa_images_ids.txt takes that as its list */
+    SourceSplit split;  /* of each root */
+    double train_ratio; /* the first int(ratio * n) samples are for training */
+    int64_t limit;      /* keep the first ones; 0: all */
+    MaskFilter filter;  /* of the masks of each sample */
 } SourceConfig;
 
 /* source_open: lists the samples of all roots.
- * errors  those of the roots; E_CONFIG if a root's text is wrong, or two samples have one id */
+ * errors  those of the roots and of the list of ids; E_CONFIG if a root's text is wrong, two
+ * samples have one id, or nothing is left */
 Status source_open(const SourceConfig *config, Source **out);
 void source_close(Source *source);
 
@@ -45,10 +55,10 @@ uint64_t source_sample_id(const Source *source, int64_t index);
 void source_image_name(const Source *source, int64_t index, char name[ROOT_NAME_BYTES]);
 bool source_has_masks(const Source *source);
 
-/* source_read_image: the JPEG file, in reader->file.
+/* source_read_image: the JPEG file, in reader->bytes.
  * source_read_masks: the masks that pass the filter; there may be none.
  * errors  E_FILE, E_FORMAT naming file and fault; E_MEMORY */
-Status source_read_image(const Source *source, int64_t index, RootReader *reader, size_t *n_bytes);
+Status source_read_image(const Source *source, int64_t index, RootReader *reader);
 Status source_read_masks(const Source *source, int64_t index, RootReader *reader, Annotations *out);
 
 #endif

@@ -54,7 +54,7 @@ owner() {
     owner 'turbojpeg\.h|jpeglib\.h|jerror\.h|setjmp\.h' 'data/jpeg\.c'
     owner 'yaml\.h' 'base/yaml\.c'
     owner 'yajl/.*' 'data/(json|json_writer|sa1b_write)\.c|checkpoints/|train/(log|report_log)\.c'
-    owner 'archive(_entry)?\.h' 'data/tar_write\.c|checkpoints/zip\.c'
+    owner 'archive(_entry)?\.h' 'data/tar_(write|index)\.c|checkpoints/zip\.c'
     owner 'openssl/.*' 'checkpoints/digest\.c'
     owner 'zstd\.h' 'data/embedding_codec\.c'
     owner 'cuda.*|cudnn.*|cublas.*' 'kernels/cuda/'

@@ -74,7 +74,7 @@ Status bench_loader(const Options *options, const char *out, BenchResult *result
     result->batch = config.batch;
     result->n_masks = config.n_masks;
     result->n_threads = config.n_threads;
-    Status status = recipe_open_source(options, true, &source);
+    Status status = recipe_open_source(options, true, NULL, &source);
     if (status == OK) status = run(&config, source, out, result);
     source_close(source);
     recipe_close(&recipe);

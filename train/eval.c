@@ -366,9 +366,21 @@ static Status parse_args(Args *args, Eval *e)
     return options_load(e->args.config, args->n, args->words, &e->options);
 }
 
+/* What data.root, data.ids and data.split say, but no mask is left out. */
+static Status open_data(Eval *e)
+{
+    SourceConfig config;
+    char *index;
+    TRY(recipe_source_config(&e->options, true, NULL, &config, &index));
+    if (e->args.limit > 0) config.limit = e->args.limit;
+    Status status = source_open(&config, &e->source);
+    free(index);
+    return status;
+}
+
 static Status open_all(Eval *e)
 {
-    TRY(judged_open_source(&e->options.data_root, "data.root", e->args.limit, &e->source));
+    TRY(open_data(e));
     TRY(judged_open(&e->image));
     TRY(predictor_open(&e->options, e->args.weights, PROMPTS_AT_ONCE, &e->recipe, &e->predictor));
     if (e->args.pictures)

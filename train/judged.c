@@ -34,11 +34,10 @@ static Status check_size(const JudgedImage *image)
 
 Status judged_read(JudgedImage *image, const Source *source, int64_t index, Predictor *predictor)
 {
-    size_t n_bytes;
     source_image_name(source, index, image->name);
     TRY(source_read_masks(source, index, &image->file, &image->annotations));
-    TRY(source_read_image(source, index, &image->file, &n_bytes));
-    TRY(image_decode(&image->reader, image->name, image->file.file.data, n_bytes, 0));
+    TRY(source_read_image(source, index, &image->file));
+    TRY(image_decode(&image->reader, image->name, image->file.bytes, image->file.n_bytes, 0));
     image->size = image_full_size(&image->reader);
     TRY(check_size(image));
     size_t n_px = (size_t)(image->size.height * image->size.width);

@@ -25,6 +25,7 @@
 #define ENUMERATOR(name, text) name,
 typedef enum OptPreset { CHOICES_PRESET(ENUMERATOR) } OptPreset;
 typedef enum OptMode { CHOICES_MODE(ENUMERATOR) } OptMode;
+typedef enum OptSplit { CHOICES_SPLIT(ENUMERATOR) } OptSplit;
 typedef enum OptLoss { CHOICES_LOSS(ENUMERATOR) } OptLoss;
 typedef enum OptPoints { CHOICES_POINTS(ENUMERATOR) } OptPoints;
 typedef enum OptSchedule { CHOICES_SCHEDULE(ENUMERATOR) } OptSchedule;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "base/text.h"
@@ -192,22 +193,42 @@ LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *o, StepKi
     };
 }
 
-Status recipe_open_source(const Options *o, bool masks, Source **out)
+Status recipe_source_config(const Options *o, bool masks, const char *out_folder, SourceConfig *out,
+                            char **index)
 {
+    static const SourceSplit splits[] = {
+        [OPT_SPLIT_ALL] = SPLIT_ALL, [OPT_SPLIT_TRAIN] = SPLIT_TRAIN, [OPT_SPLIT_VAL] = SPLIT_VAL};
+    *index = NULL;
     if (o->data_root.n == 0)
         return status_fail(E_CONFIG, "data.root is not set; name a folder of images");
-    SourceConfig config = {
-        .roots = (const char *const *)o->data_root.items,
-        .n_roots = o->data_root.n,
-        .masks = masks,
-        .limit = o->data_limit,
-        .filter = {.max_area_fraction = o->data_max_mask_fraction,
-                   .min_area_px = (double)o->data_min_mask_area,
-                   .min_predicted_iou = o->data_min_predicted_iou,
-                   .min_stability = o->data_min_stability,
-                   .no_crowds = !o->data_crowds},
-    };
-    return source_open(&config, out);
+    if (o->data_index[0])
+        *index = mem_string(o->data_index);
+    else if (out_folder)
+        *index = file_join(out_folder, "index");
+    *out = (SourceConfig){.roots = (const char *const *)o->data_root.items,
+                          .n_roots = o->data_root.n,
+                          .masks = masks,
+                          .index_folder = *index,
+                          .ids = o->data_ids[0] ? o->data_ids : NULL,
+                          .split = splits[o->data_split],
+                          .train_ratio = o->data_train_ratio,
+                          .limit = o->data_limit};
+    return OK;
+}
+
+Status recipe_open_source(const Options *o, bool masks, const char *out_folder, Source **out)
+{
+    SourceConfig config;
+    char *index;
+    TRY(recipe_source_config(o, masks, out_folder, &config, &index));
+    config.filter = (MaskFilter){.max_area_fraction = o->data_max_mask_fraction,
+                                 .min_area_px = (double)o->data_min_mask_area,
+                                 .min_predicted_iou = o->data_min_predicted_iou,
+                                 .min_stability = o->data_min_stability,
+                                 .no_crowds = !o->data_crowds};
+    Status status = source_open(&config, out);
+    free(index);
+    return status;
 }
 
 double recipe_lr(const Options *o, int64_t step)

@@ -33,9 +33,17 @@ void recipe_step_config(const Recipe *recipe, const Options *options, StepKind k
 /* recipe_loader_config: the loader of distillation or fine-tuning. */
 LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *options, StepKind kind);
 
-/* recipe_open_source: the samples of data.root, with the filters of masks.
- * errors  those of source_open; E_CONFIG if data.root is not set */
-Status recipe_open_source(const Options *options, bool masks, Source **out);
+/* recipe_source_config: the samples of data.root, in the roots' own order, with all their masks.
+ * out_folder  of the command: indexes of tar shards go to its folder index, unless data.index says
+ *             otherwise; NULL: the command writes nothing
+ * index       memory for that folder's name, to be freed after the source was opened
+ * errors  E_CONFIG if data.root is not set */
+Status recipe_source_config(const Options *options, bool masks, const char *out_folder,
+                            SourceConfig *out, char **index);
+
+/* recipe_open_source: the same, opened, and with the filters of masks: what is trained on.
+ * errors  those of source_open */
+Status recipe_open_source(const Options *options, bool masks, const char *out_folder, Source **out);
 
 double recipe_lr(const Options *options, int64_t step); /* of update `step` */
 int32_t recipe_mode(const Options *options,

@@ -97,7 +97,7 @@ static Status open_all(Teach *t, const TeachWork *work, const FileOps *ops)
 {
     TRY(log_open(stderr, NULL, &t->log));
     TRY(recipe_open(t->options, &t->recipe));
-    TRY(recipe_open_source(t->options, false, &t->source));
+    TRY(recipe_open_source(t->options, false, work->folder, &t->source));
     TRY(open_model(t));
     TRY(open_writer(t, work->folder, work->part, work->n_parts, ops));
     size_t side = (size_t)t->info.image_size,
@@ -163,11 +163,8 @@ static Status state_costs(Teach *t)
 
 static Status read_image(Teach *t, int64_t sample)
 {
-    char name[ROOT_NAME_BYTES];
-    size_t n_bytes;
-    source_image_name(t->source, sample, name);
-    TRY(source_read_image(t->source, sample, &t->file, &n_bytes));
-    return image_decode(&t->reader, name, t->file.file.data, n_bytes,
+    TRY(source_read_image(t->source, sample, &t->file));
+    return image_decode(&t->reader, t->file.name, t->file.bytes, t->file.n_bytes,
                         t->options->data_decode_margin * t->info.image_size);
 }
 

@@ -78,7 +78,8 @@ static int64_t peak_rss_bytes(void)
 static Status open_data(Trainer *t)
 {
     const Options *o = t->options;
-    TRY(recipe_open_source(o, t->kind == STEP_FINETUNE, &t->source));
+    TRY(recipe_open_source(o, t->kind == STEP_FINETUNE, o->run_dir[0] ? o->run_dir : NULL,
+                           &t->source));
     t->n_steps = o->train_steps;
     if (t->n_steps == 0)
         t->n_steps = (int64_t)(o->train_epochs * (double)source_epoch_size(t->source) /
