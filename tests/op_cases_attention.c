@@ -77,6 +77,7 @@ static const OpCase cases[] = {
     LINEAR("head dim 16", 16, 1e-15, NORMAL(1, 6, 5, 96)),
     LINEAR("head dim 32", 32, 1e-15, NORMAL(1, 5, 5, 192)),
     LINEAR("many pixels", 8, 1e-15, NORMAL(1, 40, 40, 24)),
+    LINEAR("many pixels, two images", 4, 1e-15, NORMAL(2, 24, 24, 12)),
     LINEAR("large eps", 4, 0.5, NORMAL(1, 3, 3, 12)),
 };
 
