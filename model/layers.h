@@ -24,9 +24,7 @@ ValueId layer_param(BuildContext *context, const char *name, Shape shape);
 ValueId layer_conv_param(BuildContext *context, const char *name, Shape shape);
 ValueId layer_buffer(BuildContext *context, const char *name, Shape shape);
 
-/* layer_conv: src (N,H,W,C) -> (N,H',W',out); entries <name>.weight and, with bias, <name>.bias.
- * The weights of convolutions and linear layers are the ones a frozen store keeps in context->low.
- */
+/* layer_conv: src (N,H,W,C) -> (N,H',W',out); entries <name>.weight and, with bias, <name>.bias. */
 typedef struct ConvSpec {
     int64_t out, kernel, stride, pad, groups; /* px; pad is per side */
     bool bias;
@@ -37,8 +35,7 @@ ValueId layer_conv(BuildContext *context, const char *name, ValueId src, ConvSpe
 ValueId layer_linear(BuildContext *context, const char *name, ValueId src, int64_t out);
 
 /* layer_batchnorm: over N,H,W, with batch or running statistics as context->bn says. In BN_TRAIN
- * the batch statistics are recorded for build_bn_updates. Not in BN_FOLDED, where the convolution
- * in front has a bias instead. */
+ * the batch statistics are recorded for build_bn_updates. */
 ValueId layer_batchnorm(BuildContext *context, const char *name, ValueId src, double eps,
                         double momentum);
 

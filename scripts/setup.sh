@@ -4,7 +4,7 @@
 set -eu
 
 packages="
-gcc g++ make libc6-dev
+gcc g++ make patch libc6-dev
 libdnnl-dev
 libgloo-dev
 libturbojpeg0-dev

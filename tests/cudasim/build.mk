@@ -1,6 +1,7 @@
 # The CUDA backend against the simulator, included by the Makefile.
 #   make test-cudasim    every op on the simulator, and the simulator's own tests; skipped, by name,
 #                        where there is no CUDA toolkit, unless REQUIRE_CUDASIM=1
+#   make mutants-cuda    the backend with one fault at a time; the tests must find each
 SIM = $(BUILD)/cudasim
 # Instrumented as for ThreadSanitizer, but linked with the simulator's own hooks. Aggregates stay whole, so
 # that a load of a float4 is seen as one access of 16 bytes.
@@ -40,9 +41,16 @@ $(SIM)/tests/test_simulator: $(SIM)/faults.o $(filter-out %/watch.o,$(filter $(B
 ifneq ($(wildcard $(CUDA_HOME)/include/cudnn.h)$(REQUIRE_CUDASIM),)
 test-cudasim: setup $(SIM_TESTS)
 	scripts/test.sh $(SIM)
+# Faults in the backend, as patches; the tests that each one names must find it.
+MUTANTS ?= $(sort $(wildcard tests/cudasim/mutants/*.patch))
+mutants-cuda: $(SIM_TESTS)
+	@SIM_CXX="$(CXX) $(SIM_KERNEL_FLAGS) -fPIC -fvisibility=hidden -I. $(CUDA_INCLUDE)" \
+	SIM_CC="$(CC) $(CFLAGS) -fPIC -fvisibility=hidden $(CUDA_INCLUDE) -Dretort_plugin_open=cuda_plugin_open" \
+	SIM_OBJECTS="$(SIM_OBJ)" scripts/mutants_cuda.sh $(SIM) $(MUTANTS)
 else
-test-cudasim:
-	@echo "test-cudasim: skipped: no CUDA toolkit with cuDNN in $(CUDA_HOME)"
+test-cudasim mutants-cuda:
+	@echo "$@: skipped: no CUDA toolkit with cuDNN in $(CUDA_HOME)"
 endif
 
-.PHONY: test-cudasim
+
+.PHONY: test-cudasim mutants-cuda
