@@ -152,6 +152,17 @@ Status exec_read(Exec *exec, ValueId value, void *host)
                                    bytes_of(exec, value));
 }
 
+Status exec_read_f32(Exec *exec, ValueId value, float *host)
+{
+    const Value *v = graph_value(exec->graph, value);
+    if (v->dtype == DT_F32) return exec_read(exec, value, host);
+    void *raw = mem_alloc(bytes_of(exec, value));
+    Status status = exec_read(exec, value, raw);
+    if (status == OK) tensor_convert(host, DT_F32, raw, v->dtype, shape_elems(v->shape));
+    free(raw);
+    return status;
+}
+
 /* ---- running ---- */
 
 static const char *node_label(const KernelCall *call)

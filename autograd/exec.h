@@ -22,6 +22,8 @@ const Plan *exec_plan(const Exec *exec);
  * the value's dtype and stored shape (N,H,W,C for maps). */
 Status exec_write(Exec *exec, ValueId input, const void *host);
 Status exec_read(Exec *exec, ValueId value, void *host);
+/* exec_read_f32: the same of a value of any float dtype, as f32. */
+Status exec_read_f32(Exec *exec, ValueId value, float *host);
 
 /* exec_run: one run of the program. Where the backend can record runs and may (Backend.recording,
  * not Backend.sync), the first run is launched call by call (libraries make up their minds then), the

@@ -128,7 +128,7 @@ static void permute(char *dst, const char *src, Shape shape, size_t element, boo
             }
 }
 
-static Status check_host(const StoreEntry *entry, const Tensor *host)
+Status store_check(const StoreEntry *entry, const Tensor *host)
 {
     char got[64], wanted[64];
     if (!shape_equal(entry->shape, host->shape))
@@ -145,7 +145,7 @@ static Status check_host(const StoreEntry *entry, const Tensor *host)
 Status store_set(Store *store, int index, const Tensor *host)
 {
     const StoreEntry *entry = &store->entries[index];
-    TRY(check_host(entry, host));
+    TRY(store_check(entry, host));
     size_t bytes = entry_bytes(entry);
     char *converted = mem_alloc(bytes), *arranged = mem_alloc(bytes);
     tensor_convert(converted, entry->dtype, host->data, host->dtype, shape_elems(entry->shape));
@@ -171,7 +171,7 @@ void store_to_torch(const StoreEntry *entry, const void *stored, void *torch, si
 Status store_get(const Store *store, int index, Tensor *host)
 {
     const StoreEntry *entry = &store->entries[index];
-    TRY(check_host(entry, host));
+    TRY(store_check(entry, host));
     size_t bytes = entry_bytes(entry);
     char *raw = mem_alloc(bytes), *arranged = mem_alloc(bytes);
     Status status = store->backend->download(store->backend, raw, entry->data, bytes);

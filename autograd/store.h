@@ -62,9 +62,12 @@ size_t store_bytes(const Store *store, StoreKind kind);
 /* store_memory_bytes: what store_allocate takes, or took, for all entries. */
 size_t store_memory_bytes(const Store *store);
 
+/* store_check: whether a host tensor has the entry's shape and a dtype that converts to its.
+ * errors  E_SHAPE naming entry, got and wanted; float dtypes convert, integer ones must be equal */
+Status store_check(const StoreEntry *entry, const Tensor *host);
+
 /* store_set / store_get: one entry from or to host memory in PyTorch's shape and order.
- * errors  E_SHAPE naming entry, got and wanted; float dtypes are converted, integer ones must be
- * equal */
+ * errors  those of store_check */
 Status store_set(Store *store, int index, const Tensor *host);
 Status store_get(const Store *store, int index,
                  Tensor *host); /* host->data allocated by the caller */

@@ -17,8 +17,12 @@ ValueId build_image_encoder(BuildContext *context, const Model *model, ValueId i
 DecoderOutputs build_decoder(BuildContext *context, const Model *model, ValueId embedding,
                              PromptInputs prompts)
 {
+    DType low = context->low;
+    context->low = DT_F32; /* frozen or not, see model_declare_frozen */
     PromptCode code = prompt_encoder_build(context, model, prompts);
-    return mask_decoder_build(context, model, embedding, code, prompts.labels);
+    DecoderOutputs outputs = mask_decoder_build(context, model, embedding, code, prompts.labels);
+    context->low = low;
+    return outputs;
 }
 
 /* Every part once, for one image with one prompt of each kind. */
@@ -28,6 +32,7 @@ static void build_everything(BuildContext *context, const Model *model)
     int64_t side = model->image_size, lowres = model_lowres(model);
     ValueId image = graph_input(graph, "image", DT_F32, SHAPE(1, side, side, 3));
     ValueId embedding = build_image_encoder(context, model, image);
+    context->low = DT_F32;
     PromptInputs prompts;
     prompts.coords = graph_input(graph, "coords", DT_F32, SHAPE(1, 1, 1, 2));
     prompts.labels = graph_input(graph, "labels", DT_I32, SHAPE(1, 1, 1));
@@ -39,12 +44,22 @@ static void build_everything(BuildContext *context, const Model *model)
 
 /* A run of the builders on a scratch graph: layers declare what they ask for, so there is no second
  * list of entries that could differ from the first. */
-Status model_declare(const Model *model, Store *store)
+static Status declare(const Model *model, BnMode bn, DType low, Store *store)
 {
-    BuildContext context = {.graph = graph_create(), .store = store, .bn = BN_EVAL};
+    BuildContext context = {.graph = graph_create(), .store = store, .bn = bn, .low = low};
     build_everything(&context, model);
     Status status = context.graph->status;
     graph_destroy(context.graph);
     free(context.bn_records);
     return status;
+}
+
+Status model_declare(const Model *model, Store *store)
+{
+    return declare(model, BN_EVAL, DT_F32, store);
+}
+
+Status model_declare_frozen(const Model *model, DType low, Store *frozen)
+{
+    return declare(model, BN_FOLDED, low, frozen);
 }

@@ -27,14 +27,15 @@ typedef struct ConvLayer {
 static ValueId conv_layer(const Encoder *e, const char *name, ValueId src, ConvLayer layer)
 {
     int mark = graph_label_push(e->context->graph, "%s", name);
+    bool folded = layer.norm && e->context->bn == BN_FOLDED; /* the norm has become a bias */
     ConvSpec spec = {.out = layer.out,
                      .kernel = layer.kernel,
                      .stride = layer.stride,
                      .pad = layer.kernel / 2,
                      .groups = layer.depthwise ? layer.out : 1,
-                     .bias = layer.bias};
+                     .bias = layer.bias || folded};
     ValueId x = layer_conv(e->context, "conv", src, spec);
-    if (layer.norm)
+    if (layer.norm && !folded)
         x = layer_batchnorm(e->context, "norm", x, e->config->norm_eps, e->config->norm_momentum);
     x = layer_act(e->context, x, layer.act);
     graph_label_pop(e->context->graph, mark);

@@ -72,17 +72,25 @@ static void fill(const StoreEntry *entry, uint64_t seed, float *data, int64_t n)
                                     : bound * (2 * rng_uniform(key, (uint64_t)i) - 1));
 }
 
+Status model_initial(void *seed, const StoreEntry *entry, Tensor *host)
+{
+    if (entry->dtype == DT_F32)
+        fill(entry, *(const uint64_t *)seed, host->data, shape_elems(entry->shape));
+    else /* num_batches_tracked */
+        memset(host->data, 0, tensor_bytes(host));
+    return OK;
+}
+
 Status model_init(const Model *model, Store *store, uint64_t seed)
 {
     (void)model; /* names say all */
     for (int i = 0; i < store->n_entries; i++) {
         const StoreEntry *entry = &store->entries[i];
-        int64_t n = shape_elems(entry->shape);
         if (entry->kind != STORE_PARAMETER && entry->kind != STORE_BUFFER) continue;
         Tensor host = {.dtype = entry->dtype, .shape = entry->shape};
-        host.data = mem_alloc(tensor_bytes(&host)); /* zeros, which num_batches_tracked keeps */
-        if (entry->dtype == DT_F32) fill(entry, seed, host.data, n);
-        Status status = store_set(store, i, &host);
+        host.data = mem_alloc(tensor_bytes(&host));
+        Status status = model_initial(&seed, entry, &host);
+        if (status == OK) status = store_set(store, i, &host);
         free(host.data);
         TRY(status);
     }

@@ -37,25 +37,32 @@ static int ask_entry(BuildContext *context, const char *name, StoreKind kind, Pa
 }
 
 static ValueId ask_value(BuildContext *context, const char *name, StoreKind kind,
-                         ParamLayout layout, Shape shape)
+                         ParamLayout layout, DType dtype, Shape shape)
 {
-    int entry = ask_entry(context, name, kind, layout, DT_F32, shape);
+    int entry = ask_entry(context, name, kind, layout, dtype, shape);
     return entry < 0 ? VALUE_NONE : graph_store_value(context->graph, context->store, entry);
+}
+
+/* The weight of a product. */
+static ValueId ask_weight(BuildContext *context, ParamLayout layout, Shape shape)
+{
+    DType dtype = context->bn == BN_FOLDED ? context->low : DT_F32;
+    return ask_value(context, "weight", STORE_PARAMETER, layout, dtype, shape);
 }
 
 ValueId layer_param(BuildContext *context, const char *name, Shape shape)
 {
-    return ask_value(context, name, STORE_PARAMETER, LAYOUT_PLAIN, shape);
+    return ask_value(context, name, STORE_PARAMETER, LAYOUT_PLAIN, DT_F32, shape);
 }
 
 ValueId layer_conv_param(BuildContext *context, const char *name, Shape shape)
 {
-    return ask_value(context, name, STORE_PARAMETER, LAYOUT_OIHW, shape);
+    return ask_value(context, name, STORE_PARAMETER, LAYOUT_OIHW, DT_F32, shape);
 }
 
 ValueId layer_buffer(BuildContext *context, const char *name, Shape shape)
 {
-    return ask_value(context, name, STORE_BUFFER, LAYOUT_PLAIN, shape);
+    return ask_value(context, name, STORE_BUFFER, LAYOUT_PLAIN, DT_F32, shape);
 }
 
 /* ---- products ---- */
@@ -64,8 +71,8 @@ ValueId layer_conv(BuildContext *context, const char *name, ValueId src, ConvSpe
 {
     int mark = graph_label_push(context->graph, "%s", name);
     int64_t in = layer_channels(context, src) / spec.groups;
-    ValueId weight = layer_conv_param(context, "weight",
-                                      SHAPE(spec.out, in, spec.kernel, spec.kernel));
+    Shape shape = SHAPE(spec.out, in, spec.kernel, spec.kernel);
+    ValueId weight = ask_weight(context, LAYOUT_OIHW, shape);
     ValueId bias = spec.bias ? layer_param(context, "bias", SHAPE(spec.out)) : VALUE_NONE;
     OpAttr attr = ATTR(conv2d, .stride = spec.stride, .pad = spec.pad, .groups = spec.groups);
     ValueId dst = graph_op(context->graph, OP_CONV2D, attr, SRC(src, weight, bias));
@@ -76,7 +83,8 @@ ValueId layer_conv(BuildContext *context, const char *name, ValueId src, ConvSpe
 ValueId layer_linear(BuildContext *context, const char *name, ValueId src, int64_t out)
 {
     int mark = graph_label_push(context->graph, "%s", name);
-    ValueId weight = layer_param(context, "weight", SHAPE(out, layer_channels(context, src)));
+    Shape shape = SHAPE(out, layer_channels(context, src));
+    ValueId weight = ask_weight(context, LAYOUT_PLAIN, shape);
     ValueId bias = layer_param(context, "bias", SHAPE(out));
     ValueId dst = graph_op(context->graph, OP_MATMUL, ATTR(matmul, .trans_b = true),
                            SRC(src, weight, bias));
@@ -102,6 +110,7 @@ ValueId layer_batchnorm(BuildContext *context, const char *name, ValueId src, do
 {
     Graph *graph = context->graph;
     Shape channels = SHAPE(layer_channels(context, src));
+    assert(context->bn != BN_FOLDED);
     int mark = graph_label_push(graph, "%s", name);
     ValueId weight = layer_param(context, "weight", channels);
     ValueId bias = layer_param(context, "bias", channels);

@@ -24,7 +24,9 @@ ValueId layer_param(BuildContext *context, const char *name, Shape shape);
 ValueId layer_conv_param(BuildContext *context, const char *name, Shape shape);
 ValueId layer_buffer(BuildContext *context, const char *name, Shape shape);
 
-/* layer_conv: src (N,H,W,C) -> (N,H',W',out); entries <name>.weight and, with bias, <name>.bias. */
+/* layer_conv: src (N,H,W,C) -> (N,H',W',out); entries <name>.weight and, with bias, <name>.bias.
+ * The weights of convolutions and linear layers are the ones a frozen store keeps in context->low.
+ */
 typedef struct ConvSpec {
     int64_t out, kernel, stride, pad, groups; /* px; pad is per side */
     bool bias;
@@ -35,7 +37,8 @@ ValueId layer_conv(BuildContext *context, const char *name, ValueId src, ConvSpe
 ValueId layer_linear(BuildContext *context, const char *name, ValueId src, int64_t out);
 
 /* layer_batchnorm: over N,H,W, with batch or running statistics as context->bn says. In BN_TRAIN
- * the batch statistics are recorded for build_bn_updates. */
+ * the batch statistics are recorded for build_bn_updates. Not in BN_FOLDED, where the convolution
+ * in front has a bias instead. */
 ValueId layer_batchnorm(BuildContext *context, const char *name, ValueId src, double eps,
                         double momentum);
 

@@ -27,8 +27,10 @@ int64_t model_grid(const Model *model);       /* side of the embedding, cells (6
 int64_t model_embed_dim(const Model *model);  /* channels of the embedding (256) */
 int64_t model_lowres(const Model *model);     /* side of the mask logits: 4 * grid (256) */
 
-/* How the batch norms of a graph behave. */
-typedef enum BnMode { BN_EVAL, BN_TRAIN } BnMode;
+/* How the batch norms of a graph behave: with running statistics, with those of the batch, or not
+ * at all, because the store is a frozen one that has them in its convolutions
+ * (model_declare_frozen). */
+typedef enum BnMode { BN_EVAL, BN_TRAIN, BN_FOLDED } BnMode;
 
 /* Batch statistics of one norm, met while building in BN_TRAIN, and the entries they go into. */
 typedef struct BnRecord {
@@ -43,6 +45,7 @@ typedef struct BuildContext {
     Graph *graph;
     Store *store;
     BnMode bn;
+    DType low;            /* BN_FOLDED: that of the frozen store */
     BnRecord *bn_records; /* for build_bn_updates; freed by the caller */
     int n_bn_records, bn_capacity;
 } BuildContext;
@@ -53,8 +56,30 @@ Status model_declare(const Model *model, Store *store);
 
 /* model_init: initial weights, a function of (seed, name), for a store that is allocated: weights
  * uniform within 1/sqrt(fan-in), embeddings and the positional matrix normal with deviation 1,
- * norms 1, the last norm of a residual branch 0, positions and biases 0. */
+ * norms 1, the last norm of a residual branch 0, positions and biases 0.
+ */
 Status model_init(const Model *model, Store *store, uint64_t seed);
+
+/* ---- frozen models: for inference only ---- */
+
+/* model_declare_frozen: the entries of a model that is never trained again. Batch norms are gone:
+ * each is folded into the convolution in front of it, which gets a bias "<convolution>.bias".
+ * low  dtype in which the image encoder keeps the weights of its products (what the precision
+ *      policy would cast them to in every run); the rest is f32, also prompt encoder and mask
+ *      decoder, which distillation copies */
+Status model_declare_frozen(const Model *model, DType low, Store *frozen);
+
+/* Gives the values of an entry of model_declare to `host`, which has memory for its dtype and
+ * shape. */
+typedef Status (*EntrySource)(void *context, const StoreEntry *entry, Tensor *host);
+
+/* model_freeze: fills a frozen store that is allocated, entry by entry: no more than one entry is
+ * in host memory at a time. errors  those of the source */
+Status model_freeze(const Model *model, EntrySource source, void *context, Store *frozen);
+
+/* model_initial: the source of initial weights (see model_init); its context is the seed, a
+ * uint64_t. */
+Status model_initial(void *seed, const StoreEntry *entry, Tensor *host);
 
 /* build_image_encoder: image (N,S,S,3) normalised -> embedding (N,grid,grid,embed_dim). */
 ValueId build_image_encoder(BuildContext *context, const Model *model, ValueId image);

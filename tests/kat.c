@@ -71,21 +71,29 @@ static void rule_of(const StoreEntry *entry, double *offset, double *scale)
     }
 }
 
+Status kat_entry(void *unused, const StoreEntry *entry, Tensor *host)
+{
+    (void)unused;
+    memset(host->data, 0, tensor_bytes(host)); /* num_batches_tracked */
+    if (entry->dtype != DT_F32) return OK;
+    double offset, scale;
+    uint64_t hash = rng_name_hash(entry->name);
+    float *data = host->data;
+    int64_t n = shape_elems(entry->shape);
+    rule_of(entry, &offset, &scale);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++)
+        data[i] = (float)(offset + scale * u_of_hash(hash, (uint64_t)i));
+    return OK;
+}
+
 static Status fill_entry(Store *store, int index)
 {
     const StoreEntry *entry = &store->entries[index];
-    int64_t n = shape_elems(entry->shape);
     Tensor host = {.dtype = entry->dtype, .shape = entry->shape};
-    host.data = mem_alloc(tensor_bytes(&host)); /* zeros: num_batches_tracked */
-    if (entry->dtype == DT_F32) {
-        double offset, scale;
-        uint64_t hash = rng_name_hash(entry->name);
-        float *data = host.data;
-        rule_of(entry, &offset, &scale);
-        for (int64_t i = 0; i < n; i++)
-            data[i] = (float)(offset + scale * u_of_hash(hash, (uint64_t)i));
-    }
-    Status status = store_set(store, index, &host);
+    host.data = mem_alloc(tensor_bytes(&host));
+    Status status = kat_entry(NULL, entry, &host);
+    if (status == OK) status = store_set(store, index, &host);
     free(host.data);
     return status;
 }

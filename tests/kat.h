@@ -20,6 +20,8 @@ void kat_fill_map(const char *name, double scale, float *dst, Shape shape);
 /* kat_fill_store: the weights of all parameters and buffers whose name begins with `prefix`; store
  * allocated. */
 Status kat_fill_store(Store *store, const char *prefix);
+/* kat_entry: the same of one entry, as an EntrySource (model/model.h). */
+Status kat_entry(void *unused, const StoreEntry *entry, Tensor *host);
 
 /* kat_channels_first: (n,pixels,channels) -> (n,channels,pixels). */
 void kat_channels_first(float *dst, const float *src, int64_t n, int64_t pixels, int64_t channels);

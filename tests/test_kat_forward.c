@@ -27,11 +27,12 @@ typedef struct Bench { /* all that one forward pass needs */
     Exec *exec;
     KatTable table;
     double value_tol, moment_tol;
+    DType precision; /* DT_NONE: f32 */
 } Bench;
 
 static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
 
-static void bench_open(Bench *b, const char *config, const char *table_path)
+static void bench_start(Bench *b, const char *config, const char *table_path)
 {
     char path[256];
     *b = (Bench){.value_tol = VALUE_TOL, .moment_tol = MOMENT_TOL};
@@ -40,9 +41,14 @@ static void bench_open(Bench *b, const char *config, const char *table_path)
     must(model_load(path, &b->model));
     must(backend_open("cpu", 0, &b->backend));
     b->store = store_create(b->backend);
+    b->context = (BuildContext){.graph = graph_create(), .store = b->store, .bn = BN_EVAL};
+}
+
+static void bench_open(Bench *b, const char *config, const char *table_path)
+{
+    bench_start(b, config, table_path);
     must(model_declare(b->model, b->store));
     must(store_allocate(b->store));
-    b->context = (BuildContext){.graph = graph_create(), .store = b->store, .bn = BN_EVAL};
 }
 
 /* Keeps all module outputs, then makes the graph ready to run. */
@@ -52,6 +58,7 @@ static void bench_finish(Bench *b)
     pass_fuse(graph);
     for (int i = 0; i < graph->n_modules; i++)
         graph_output(graph, graph->modules[i].value, graph->modules[i].path);
+    if (b->precision != DT_NONE) pass_cast(graph, b->precision);
     pass_prune(graph);
     must(graph->status);
     must(exec_create(graph, b->backend, &b->exec));
@@ -72,7 +79,7 @@ static float *read_value(Bench *b, ValueId value, Shape *shape)
 {
     *shape = graph_value(b->context.graph, value)->shape;
     float *data = mem_alloc((size_t)shape_elems(*shape) * sizeof *data);
-    must(exec_read(b->exec, value, data));
+    must(exec_read_f32(b->exec, value, data));
     return data;
 }
 
@@ -172,15 +179,31 @@ static void run_on_image(Bench *b, Shape shape)
     must(exec_run(b->exec));
 }
 
-static void run_encoder(Bench *b)
+static void build_and_run_encoder(Bench *b)
 {
     int64_t side = model_image_size(b->model);
     Shape shape = SHAPE(1, side, side, 3);
-    must(kat_fill_store(b->store, "image_encoder."));
     build_image_encoder(&b->context, b->model,
                         graph_input(b->context.graph, "image", DT_F32, shape));
     bench_finish(b);
     run_on_image(b, shape);
+}
+
+static void run_encoder(Bench *b)
+{
+    must(kat_fill_store(b->store, "image_encoder."));
+    build_and_run_encoder(b);
+}
+
+/* As eval, segment and teachers run it: norms folded into convolutions, weights in `precision`. */
+static void run_frozen_encoder(Bench *b, DType precision)
+{
+    b->context.bn = BN_FOLDED;
+    b->context.low = b->precision = precision;
+    must(model_declare_frozen(b->model, precision, b->store));
+    must(store_allocate(b->store));
+    must(model_freeze(b->model, kat_entry, NULL, b->store));
+    build_and_run_encoder(b);
 }
 
 /* Two images with batch statistics, in the regions of a training step. */
@@ -260,6 +283,22 @@ static void expect_efficientvit_sam(const char *name)
 Test(kat, encoder_of_efficientvit_sam_l0) { expect_efficientvit_sam("efficientvit_sam_l0"); }
 
 Test(kat, encoder_of_efficientvit_sam_xl0) { expect_efficientvit_sam("efficientvit_sam_xl0"); }
+
+/* The norms are in the weights, and every value of the table is still met. */
+static void expect_frozen(const char *name)
+{
+    char path[256];
+    Bench b;
+    SKIP_WITHOUT("spec/kat/efficientvit_sam_forward.tsv", path);
+    bench_start(&b, name, path);
+    run_frozen_encoder(&b, DT_F32);
+    for (NodeId n = 0; n < b.context.graph->n_nodes; n++)
+        cr_expect_neq(b.context.graph->nodes[n].op, OP_BATCHNORM_FROZEN);
+    expect_encoder_rows(&b, name);
+    bench_close(&b);
+}
+
+Test(kat, frozen_encoder_of_efficientvit_sam_l0) { expect_frozen("efficientvit_sam_l0"); }
 
 Test(kat, encoder_of_efficientvit_sam_l0_in_training)
 {

@@ -175,7 +175,7 @@ static void fixture_close(Fixture *f)
 static Predictor *open_predictor(Fixture *f, int64_t at_once)
 {
     Predictor *predictor = NULL;
-    must(predictor_create(f->model, f->store, f->backend, DT_F32, at_once, &predictor));
+    must(predictor_create(f->model, f->store, f->backend, BN_EVAL, DT_F32, at_once, &predictor));
     must(predictor_set_image(predictor, &f->reader));
     return predictor;
 }
@@ -457,7 +457,7 @@ Test(predictor, bf16_is_near_f32)
     Predictor *low = NULL;
     fixture_open(&f);
     make_prompts(&f, &prompts);
-    if (predictor_create(f.model, f.store, f.backend, DT_BF16, 3, &low) == E_UNSUPPORTED)
+    if (predictor_create(f.model, f.store, f.backend, BN_EVAL, DT_BF16, 3, &low) == E_UNSUPPORTED)
         cr_skip_test("no bf16 here: %s", status_message());
     cr_assert_not_null(low, "%s", status_message());
     must(predictor_set_image(low, &f.reader));

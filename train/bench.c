@@ -137,7 +137,6 @@ static Status make_step(Bench *bench)
     StepConfig config;
     const Options *o = &bench->options;
     recipe_step_config(&bench->recipe, o, bench->kind, &config);
-    if (bench->kind == STEP_ENCODE || bench->kind == STEP_DECODE) config.bn = BN_EVAL;
     int64_t words = config.n_masks * model_image_size(bench->recipe.model) * 2;
     if (bench->inputs_path) TRY(read_inputs(bench, &config, &words));
     TRY(budget_fit(o, &bench->recipe, words, &config));
@@ -154,7 +153,8 @@ static Status make_weights(Bench *bench)
     TRY(recipe_load_weights(&bench->recipe, &bench->options));
     if (!bench->step->config.teacher) return OK;
     TRY(store_allocate(bench->recipe.teacher_store));
-    return model_init(bench->recipe.teacher, bench->recipe.teacher_store, 2);
+    return model_freeze(bench->recipe.teacher, model_initial, &(uint64_t){2},
+                        bench->recipe.teacher_store);
 }
 
 static Status feed(Bench *bench)
@@ -167,7 +167,9 @@ static Status feed(Bench *bench)
 
 static Status prepare(Bench *bench)
 {
+    bool forward = bench->kind == STEP_ENCODE || bench->kind == STEP_DECODE;
     TRY(recipe_open(&bench->options, &bench->recipe));
+    if (forward) TRY(recipe_freeze(&bench->recipe, &bench->options));
     TRY(make_step(bench));
     bench->resident_before = bench_resident_bytes("VmRSS");
     TRY(make_weights(bench));

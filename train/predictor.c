@@ -10,7 +10,6 @@
 #include "data/prompts.h"
 #include "data/upsample.h"
 #include "train/feed.h"
-#include "train/weights.h"
 
 /* Slots of a prompt, such that with the decoder's own five there are 8, 16, 32 or 64 tokens. */
 static const int64_t bucket_slots[] = {3, 11, 27, PREDICTOR_MAX_TOKENS};
@@ -67,14 +66,14 @@ static void allocate(Predictor *p)
     p->logits = mem_alloc(n * N_CANDIDATES * lowres * lowres * sizeof(float));
 }
 
-Status predictor_create(const Model *model, Store *store, Backend *backend, DType precision,
-                        int64_t prompts_at_once, Predictor **out)
+Status predictor_create(const Model *model, Store *store, Backend *backend, BnMode bn,
+                        DType precision, int64_t prompts_at_once, Predictor **out)
 {
     assert(prompts_at_once > 0);
     Predictor *p = mem_alloc(sizeof *p);
     *p = (Predictor){.model = model, .store = store, .backend = backend};
     p->config = (StepConfig){.kind = STEP_DECODE,
-                             .bn = BN_EVAL,
+                             .bn = bn,
                              .precision = precision,
                              .batch = 1,
                              .micro_batch = 1,
@@ -82,7 +81,7 @@ Status predictor_create(const Model *model, Store *store, Backend *backend, DTyp
                              .mask_chunk = prompts_at_once,
                              .given_embedding = true};
     StepConfig encoder = {
-        .kind = STEP_ENCODE, .bn = BN_EVAL, .precision = precision, .batch = 1, .micro_batch = 1};
+        .kind = STEP_ENCODE, .bn = bn, .precision = precision, .batch = 1, .micro_batch = 1};
     allocate(p);
     Status status = build_graph(p, &encoder, &p->encoder, &p->encoder_exec);
     if (status == OK)
@@ -110,25 +109,17 @@ void predictor_destroy(Predictor *predictor)
     free(p);
 }
 
-static Status load(Recipe *recipe, const Options *options, const char *weights_path)
-{
-    char report[1024];
-    TRY(store_allocate(recipe->store));
-    TRY(weights_load(recipe->store, weights_path, options->init_allow.n,
-                     (const char *const *)options->init_allow.items, report, sizeof report));
-    fprintf(stderr, "%s\n", report);
-    return OK;
-}
-
 Status predictor_open(const Options *options, const char *weights_path, int64_t prompts_at_once,
                       Recipe *recipe, Predictor **out)
 {
     StepConfig config;
     TRY(recipe_open(options, recipe));
-    TRY(load(recipe, options, weights_path));
+    TRY(recipe_freeze(recipe, options));
+    TRY(store_allocate(recipe->store));
+    TRY(recipe_load_file(recipe, options, weights_path));
     recipe_step_config(recipe, options, STEP_DECODE, &config);
-    return predictor_create(recipe->model, recipe->store, recipe->backend, config.precision,
-                            prompts_at_once, out);
+    return predictor_create(recipe->model, recipe->store, recipe->backend, BN_FOLDED,
+                            config.precision, prompts_at_once, out);
 }
 
 /* ---- the image ---- */
@@ -143,7 +134,7 @@ Status predictor_set_image(Predictor *predictor, ImageReader *reader)
     TRY(upsampler_prepare(&p->upsampler, model_lowres(p->model), model_frame(p->model), p->size));
     TRY(exec_write(p->encoder_exec, p->encoder->image, p->pixels));
     TRY(exec_run(p->encoder_exec));
-    TRY(step_read_f32(p->encoder, p->encoder_exec, p->encoder->embedding, p->embedding));
+    TRY(exec_read_f32(p->encoder_exec, p->encoder->embedding, p->embedding));
     p->image++;
     return OK;
 }
@@ -268,8 +259,8 @@ static Status decode_group(Predictor *p, DecoderGraph *decoder, const Request *r
     MaskTensors tensors = {.coords = p->coords, .labels = p->labels, .mask_input = p->mask_input};
     TRY(feed_mask_tensors(step, decoder->exec, &tensors));
     TRY(exec_run(decoder->exec));
-    TRY(step_read_f32(step, decoder->exec, step->lowres, p->logits));
-    TRY(step_read_f32(step, decoder->exec, step->iou, p->iou));
+    TRY(exec_read_f32(decoder->exec, step->lowres, p->logits));
+    TRY(exec_read_f32(decoder->exec, step->iou, p->iou));
     for (int64_t place = 0; place < n; place++) take_candidates(p, request, place, numbers[place]);
     return OK;
 }

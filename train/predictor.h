@@ -4,7 +4,7 @@
  * each bucket of token counts (8, 16, 32 or 64) and for each with mask prompts, built when the
  * first prompt needs it. A prompt is padded with empty slots to its bucket, a group of prompts with
  * empty prompts to `prompts_at_once`; neither changes a result by more than rounding. All graphs
- * read the same store, so the weights may change between images.
+ * read the same store.
  *
  * source  segment_anything's SamPredictor: order of tokens, coordinates, resizing
  */
@@ -32,13 +32,15 @@ typedef struct Prompt {
 
 /* predictor_create: for a model whose store is allocated and holds its weights; all must outlive
  * the predictor.
+ * bn      BN_EVAL: the store of a run, whose weights may change between images; BN_FOLDED: a frozen
+ *         store of this precision
  * errors  those of step_build and exec_create */
-Status predictor_create(const Model *model, Store *store, Backend *backend, DType precision,
-                        int64_t prompts_at_once, Predictor **out);
+Status predictor_create(const Model *model, Store *store, Backend *backend, BnMode bn,
+                        DType precision, int64_t prompts_at_once, Predictor **out);
 void predictor_destroy(Predictor *predictor);
 
 /* predictor_open: the same from options: opens the recipe (closed by the caller, after the
- * predictor), loads the weights and prints the load line.
+ * predictor), loads the weights into a frozen store and prints the load line.
  * errors  those of recipe_open, weights_load and predictor_create */
 Status predictor_open(const Options *options, const char *weights_path, int64_t prompts_at_once,
                       Recipe *recipe, Predictor **out);
@@ -56,7 +58,8 @@ int64_t predictor_lowres(const Predictor *predictor); /* side of the logits, px 
 Status predictor_predict(Predictor *predictor, int64_t n, const Prompt *prompts, bool multimask,
                          float *logits, float *iou);
 
-/* predictor_most_confident: which of n candidates has the highest predicted IoU, the first of equals.
+/* predictor_most_confident: which of n candidates has the highest predicted IoU, the first of
+ * equals.
  */
 int64_t predictor_most_confident(const float *iou, int64_t n);
 

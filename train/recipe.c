@@ -15,17 +15,24 @@
 
 /* ---- opening ---- */
 
-static Status load_model(const char *path, const char *option, Backend *backend, Model **model,
-                         Store **store)
+static DType precision_of(const Recipe *recipe, const Options *o)
+{
+    switch (o->run_precision) {
+    case OPT_PRECISION_AUTO: return recipe->backend->low;
+    case OPT_PRECISION_BF16: return DT_BF16;
+    case OPT_PRECISION_FP16: return DT_F16;
+    default: return DT_F32;
+    }
+}
+
+static Status load_model(const char *path, const char *option, Model **model)
 {
     if (path[0] == '\0')
         return status_fail(E_CONFIG,
                            "%s is not set; name a model description such as "
                            "configs/models/efficientvit_sam_l0.yaml",
                            option);
-    TRY(model_load(path, model));
-    *store = store_create(backend);
-    return model_declare(*model, *store);
+    return model_load(path, model);
 }
 
 static void freeze(Store *store, const OptionList *patterns)
@@ -70,12 +77,15 @@ static Status open_backend(const Options *o, Backend **out)
 static Status open_parts(const Options *o, Recipe *recipe)
 {
     TRY(open_backend(o, &recipe->backend));
-    TRY(load_model(o->model, "model", recipe->backend, &recipe->model, &recipe->store));
+    TRY(load_model(o->model, "model", &recipe->model));
+    recipe->store = store_create(recipe->backend);
+    TRY(model_declare(recipe->model, recipe->store));
     freeze(recipe->store, &o->optim_freeze);
     TRY(parse_lr_scales(recipe, &o->optim_lr_scale));
     if (o->teacher_model[0] == '\0') return OK;
-    return load_model(o->teacher_model, "teacher.model", recipe->backend, &recipe->teacher,
-                      &recipe->teacher_store);
+    TRY(load_model(o->teacher_model, "teacher.model", &recipe->teacher));
+    recipe->teacher_store = store_create(recipe->backend);
+    return model_declare_frozen(recipe->teacher, precision_of(recipe, o), recipe->teacher_store);
 }
 
 Status recipe_open(const Options *options, Recipe *out)
@@ -84,6 +94,14 @@ Status recipe_open(const Options *options, Recipe *out)
     Status status = open_parts(options, out);
     if (status != OK) recipe_close(out);
     return status;
+}
+
+Status recipe_freeze(Recipe *recipe, const Options *options)
+{
+    store_destroy(recipe->store);
+    recipe->store = store_create(recipe->backend);
+    recipe->frozen = true;
+    return model_declare_frozen(recipe->model, precision_of(recipe, options), recipe->store);
 }
 
 void recipe_close(Recipe *recipe)
@@ -99,16 +117,6 @@ void recipe_close(Recipe *recipe)
 }
 
 /* ---- steps ---- */
-
-static DType precision_of(const Recipe *recipe, const Options *o)
-{
-    switch (o->run_precision) {
-    case OPT_PRECISION_AUTO: return recipe->backend->low;
-    case OPT_PRECISION_BF16: return DT_BF16;
-    case OPT_PRECISION_FP16: return DT_F16;
-    default: return DT_F32;
-    }
-}
 
 static void loss_config(const Options *o, StepConfig *c)
 {
@@ -146,6 +154,7 @@ void recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, S
         .kind = kind, .batch = o->train_batch, .precision = precision_of(recipe, o)};
     StepConfig *c = out;
     c->bn = o->optim_bn == OPT_BN_TRAIN ? BN_TRAIN : BN_EVAL;
+    if (kind == STEP_ENCODE || kind == STEP_DECODE) c->bn = BN_FOLDED;
     c->micro_batch = o->train_micro_batch > 0 ? o->train_micro_batch : o->train_batch;
     loss_config(o, c);
     optimizer_config(recipe, o, c);
@@ -247,33 +256,57 @@ int32_t recipe_mode(const Options *o, int64_t step)
 
 /* ---- weights ---- */
 
-static Status load_or_init(Store *store, const Model *model, const char *path, const Options *o,
-                           uint64_t seed)
+static Status init(const Recipe *recipe, const Options *o)
 {
-    if (path[0] == '\0') {
-        fprintf(stderr, "%s: initial weights from seed %llu\n", model_name(model),
-                (unsigned long long)seed);
-        return model_init(model, store, seed);
-    }
+    uint64_t seed = (uint64_t)o->seed;
+    if (recipe->frozen) return model_freeze(recipe->model, model_initial, &seed, recipe->store);
+    return model_init(recipe->model, recipe->store, seed);
+}
+
+static void announce_init(const Model *model, uint64_t seed)
+{
+    fprintf(stderr, "%s: initial weights from seed %llu\n", model_name(model),
+            (unsigned long long)seed);
+}
+
+static Status freeze_file(const Model *model, Store *frozen, const char *path, const Options *o,
+                          uint64_t seed)
+{
     char report[1024];
-    TRY(model_init(model, store, seed)); /* what init.allow lets the file lack */
-    TRY(weights_load(store, path, o->init_allow.n, (const char *const *)o->init_allow.items, report,
-                     sizeof report));
+    TRY(weights_freeze(model, frozen, path, o->init_allow.n,
+                       (const char *const *)o->init_allow.items, seed, report, sizeof report));
+    fprintf(stderr, "%s\n", report);
+    return OK;
+}
+
+Status recipe_load_file(const Recipe *recipe, const Options *o, const char *path)
+{
+    char report[1024];
+    if (recipe->frozen)
+        return freeze_file(recipe->model, recipe->store, path, o, (uint64_t)o->seed);
+    TRY(init(recipe, o)); /* what init.allow lets the file lack */
+    TRY(weights_load(recipe->store, path, o->init_allow.n, (const char *const *)o->init_allow.items,
+                     report, sizeof report));
     fprintf(stderr, "%s\n", report);
     return OK;
 }
 
 Status recipe_load_weights(const Recipe *recipe, const Options *o)
 {
-    return load_or_init(recipe->store, recipe->model, o->init_weights, o, (uint64_t)o->seed);
+    if (o->init_weights[0] != '\0') return recipe_load_file(recipe, o, o->init_weights);
+    announce_init(recipe->model, (uint64_t)o->seed);
+    return init(recipe, o);
 }
 
 Status recipe_load_teacher(const Recipe *recipe, const Options *o)
 {
+    uint64_t seed = (uint64_t)o->seed + 1;
     if (o->teacher_weights[0] == '\0')
         return status_fail(E_CONFIG, "teacher.weights is not set; name a .pth or safetensors file, "
                                      "or `random` to try things out");
     TRY(store_allocate(recipe->teacher_store));
-    const char *path = strcmp(o->teacher_weights, "random") == 0 ? "" : o->teacher_weights;
-    return load_or_init(recipe->teacher_store, recipe->teacher, path, o, (uint64_t)o->seed + 1);
+    if (strcmp(o->teacher_weights, "random") != 0)
+        return freeze_file(recipe->teacher, recipe->teacher_store, o->teacher_weights, o, seed);
+    announce_init(recipe->teacher, seed);
+    return model_freeze(recipe->teacher, model_initial, &seed, recipe->teacher_store);
 }

@@ -12,8 +12,9 @@ struct Recipe {
     Backend *backend;
     Model *model;
     Store *store;         /* declared, not allocated: a step adds its optimiser first */
+    bool frozen;          /* `store` is a frozen one, for inference (model/model.h) */
     Model *teacher;       /* NULL without teacher.model */
-    Store *teacher_store; /* declared, not allocated */
+    Store *teacher_store; /* a frozen one; declared, not allocated */
     struct LrScale *lr_scales;
     int n_lr_scales;
 };
@@ -49,10 +50,16 @@ double recipe_lr(const Options *options, int64_t step); /* of update `step` */
 int32_t recipe_mode(const Options *options,
                     int64_t step); /* 1: three masks, 0: one; equal on all ranks */
 
+/* recipe_freeze: makes `store` a frozen one, declared again in the precision of the options: norms
+ * folded, weights in what they are used in. Before any graph is built on it. */
+Status recipe_freeze(Recipe *recipe, const Options *options);
+
 /* recipe_load_weights: init.weights, or initial weights from the seed; prints the load line. The
- * store must be allocated. recipe_load_teacher: allocates the teacher's store and loads
- * teacher.weights ("random": initial weights from the seed, for tests). */
+ * store must be allocated. recipe_load_file: the weights of any file. recipe_load_teacher:
+ * allocates the teacher's store and loads teacher.weights ("random": initial weights from the seed,
+ * for tests). */
 Status recipe_load_weights(const Recipe *recipe, const Options *options);
+Status recipe_load_file(const Recipe *recipe, const Options *options, const char *path);
 Status recipe_load_teacher(const Recipe *recipe, const Options *options);
 
 #endif

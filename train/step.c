@@ -39,7 +39,7 @@ static ValueId build_teacher(Step *step, RegionId micro)
     ValueId images = micro_input(step, micro, "teacher_image", DT_F32, 5, dims,
                                  &step->teacher_image);
     RegionId part = graph_region_open(graph, micro, n_parts, "teacher");
-    BuildContext context = {.graph = graph, .store = c->teacher_store, .bn = BN_EVAL};
+    BuildContext context = {.graph = graph, .store = c->teacher_store, .bn = BN_FOLDED, .low = c->precision};
     /* No label of its own: labels name parameters, and the teacher's are called as in its weights.
      * Its modules are not remembered: act.PATH of a trace is the student's. */
     int n_modules = graph->n_modules, n_entries = c->teacher_store->n_entries;
@@ -188,7 +188,7 @@ Status step_build(const StepConfig *config, const Model *model, Store *store,
     step->n_chunks = config->mask_chunk > 0
                          ? (config->n_masks + config->mask_chunk - 1) / config->mask_chunk
                          : 1;
-    BuildContext context = {.graph = step->graph, .store = store, .bn = config->bn};
+    BuildContext context = {.graph = step->graph, .store = store, .bn = config->bn, .low = config->precision};
     Status status = OK;
     TRY_GOTO(build_forward(step, &context, words_per_image), failed);
     pass_fuse(step->graph);
@@ -307,16 +307,4 @@ Status step_read_masks(Step *step, Exec *exec, ValueId value, void *host, size_t
     TRY(exec_read(exec, value, copy.chunked));
     copy_masks(step, &copy);
     return OK;
-}
-
-Status step_read_f32(const Step *step, Exec *exec, ValueId value, float *dst)
-{
-    const Value *v = graph_value(step->graph, value);
-    if (v->dtype == DT_F32) return exec_read(exec, value, dst);
-    int64_t n = shape_elems(v->shape);
-    void *raw = mem_alloc((size_t)n * dtype_size(v->dtype));
-    Status status = exec_read(exec, value, raw);
-    if (status == OK) tensor_convert(dst, DT_F32, raw, v->dtype, n);
-    free(raw);
-    return status;
 }

@@ -30,9 +30,9 @@ typedef enum MaskLoss { LOSS_FOCAL, LOSS_BCE_POINTS } MaskLoss;
 typedef struct StepConfig {
     StepKind kind;
     BnMode bn;
-    DType precision; /* DT_F32, DT_BF16, DT_F16 */
-    int64_t batch, micro_batch; /* images of this rank */
-    int world_size;             /* ranks whose gradients are summed; 0 and 1: no others */
+    DType precision;                      /* DT_F32, DT_BF16, DT_F16 */
+    int64_t batch, micro_batch;           /* images of this rank */
+    int world_size;                       /* ranks whose gradients are summed; 0 and 1: no others */
     int64_t n_masks, mask_chunk, n_slots; /* M, masks per chunk, P */
     bool given_embedding; /* STEP_DECODE: the embedding is an input, no encoder runs */
     bool mask_input;      /* prompts carry a mask */
@@ -74,7 +74,7 @@ typedef struct Step {
     /* results */
     ValueId loss, norm, ok; /* of all ranks */
     ValueId stopping;       /* how many ranks had `stop` set: all end after the same step */
-    ValueId embedding;                            /* of the last micro-batch */
+    ValueId embedding;      /* of the last micro-batch */
     ValueId lowres, iou, terms, candidates, best; /* of the first decoding;
                                             gathered: (n_micro,n_chunk,micro_batch,chunk,..) */
     ValueId prompt_labels;                        /* with all clicks, of a chunk; NONE without */
@@ -102,9 +102,6 @@ void step_destroy(Step *step);
 
 /* step_watch_masks: make the per-mask results (lowres, iou, terms, candidates) readable outputs. */
 void step_watch_masks(Step *step);
-
-/* step_read_f32: a result as f32, whatever dtype it was computed in. errors  E_DEVICE */
-Status step_read_f32(const Step *step, Exec *exec, ValueId value, float *dst);
 
 /* step_feed_masks: writes a per-mask input given as (batch, n_masks, bytes_per_mask) to its chunked
  * place; slots beyond n_masks (the last chunk may be partial) get `empty` (bytes_per_mask bytes).

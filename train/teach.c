@@ -58,14 +58,10 @@ static Status open_model(Teach *t)
 {
     const Model *model = t->recipe.teacher;
     StepConfig config;
-    recipe_step_config(&t->recipe, t->options, STEP_DISTILL, &config);
-    config = (StepConfig){.kind = STEP_ENCODE,
-                          .bn = BN_EVAL,
-                          .precision = config.precision,
-                          .batch = 1,
-                          .micro_batch = 1};
     if (!model) return status_fail(E_CONFIG, "teacher.model is not set; name a model description");
     TRY(recipe_load_teacher(&t->recipe, t->options));
+    recipe_step_config(&t->recipe, t->options, STEP_ENCODE, &config);
+    config.batch = config.micro_batch = 1;
     TRY(step_build(&config, model, t->recipe.teacher_store, 0, &t->step));
     graph_output(t->step->graph, t->step->embedding, "embedding");
     TRY(step_finish(t->step));
@@ -174,7 +170,7 @@ static Status teach_view(Teach *t, int flip, const void **bytes, size_t *n_bytes
     TRY(image_to_train_tensor(&t->reader, t->info.image_size, flip, t->image, &extent));
     TRY(exec_write(t->exec, t->step->image, t->image));
     TRY(exec_run(t->exec));
-    TRY(step_read_f32(t->step, t->exec, t->step->embedding, t->view));
+    TRY(exec_read_f32(t->exec, t->step->embedding, t->view));
     return embedding_encode(t->codecs[flip], t->view, bytes, n_bytes);
 }
 

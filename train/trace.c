@@ -119,17 +119,12 @@ static void channels_first(float *dst, const float *src, Shape s)
                 dst[(n * channels + c) * pixels + p] = src[(n * pixels + p) * channels + c];
 }
 
-/* A value as f32, in the order it lies. */
+/* A value as f32, in the order it lies; to be freed. */
 static Status read_f32(Trace *trace, ValueId value, float **out)
 {
-    const Value *v = graph_value(trace->step->graph, value);
-    int64_t n = shape_elems(v->shape);
-    void *raw = mem_alloc((size_t)n * dtype_size(v->dtype));
+    int64_t n = shape_elems(graph_value(trace->step->graph, value)->shape);
     *out = mem_alloc((size_t)n * sizeof(float));
-    Status status = exec_read(trace->exec, value, raw);
-    if (status == OK) tensor_convert(*out, DT_F32, raw, v->dtype, n);
-    free(raw);
-    return status;
+    return exec_read_f32(trace->exec, value, *out);
 }
 
 static Status save_value(Trace *trace, const char *name, ValueId value, bool maps)

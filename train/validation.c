@@ -31,7 +31,7 @@ static Status open_parts(const Options *o, const Recipe *recipe, StepKind kind, 
     TRY(judged_open_source(&o->val_root, "val.root", o->val_limit, &v->source));
     TRY(judged_open(&v->image));
     recipe_step_config(recipe, o, kind, &config);
-    TRY(predictor_create(recipe->model, recipe->store, recipe->backend, config.precision,
+    TRY(predictor_create(recipe->model, recipe->store, recipe->backend, BN_EVAL, config.precision,
                          BOXES_AT_ONCE, &v->predictor));
     size_t n = BOXES_AT_ONCE * PREDICTOR_CANDIDATES;
     size_t lowres = (size_t)predictor_lowres(v->predictor);

@@ -28,71 +28,114 @@ bool weights_is_optimizer_name(const char *name)
     return false;
 }
 
-typedef struct LoadCount {
+/* A file that is being matched with a model's entries. */
+typedef struct Loading {
+    WeightsFile *file;
+    int n_allow;
+    const char *const *allow;
+    uint64_t seed; /* of what a frozen store gets for entries that may be missing */
     int matched, missing, unexpected;
-} LoadCount;
+} Loading;
 
-static Status load_entries(Store *store, const WeightsFile *file, int n_allow,
-                           const char *const *allow, LoadCount *count)
+/* The tensor of an entry; *out NULL if it is missing and may be. */
+static Status find_tensor(const Loading *l, const StoreEntry *entry, const Tensor **out)
+{
+    *out = weights_file_find(l->file, entry->name);
+    if (!*out && !matches_any(entry->name, l->n_allow, l->allow))
+        return status_fail(
+            E_SHAPE, "%s: tensor %s is missing; name a pattern in init.allow if that is meant",
+            l->file->path, entry->name);
+    if (!*out || store_check(entry, *out) == OK) return OK;
+    char why[512];
+    snprintf(why, sizeof why, "%s", status_message());
+    return status_fail(E_SHAPE, "%s: %s", l->file->path, why);
+}
+
+static Status check_expected(Loading *l, const Store *store)
 {
     for (int i = 0; i < store->n_entries; i++) {
-        const StoreEntry *entry = &store->entries[i];
-        if (!is_weight(entry)) continue;
-        const Tensor *tensor = weights_file_find(file, entry->name);
-        if (!tensor && !matches_any(entry->name, n_allow, allow))
-            return status_fail(
-                E_SHAPE, "%s: tensor %s is missing; name a pattern in init.allow if that is meant",
-                file->path, entry->name);
-        if (!tensor) {
-            count->missing++;
-            continue;
-        }
-        if (store_set(store, i, tensor) != OK) {
-            char why[512];
-            snprintf(why, sizeof why, "%s", status_message());
-            return status_fail(E_SHAPE, "%s: %s", file->path, why);
-        }
-        count->matched++;
+        const Tensor *tensor;
+        if (!is_weight(&store->entries[i])) continue;
+        TRY(find_tensor(l, &store->entries[i], &tensor));
+        l->matched += tensor != NULL;
+        l->missing += tensor == NULL;
     }
     return OK;
 }
 
-static Status check_unexpected(const Store *store, const WeightsFile *file, int n_allow,
-                               const char *const *allow, LoadCount *count)
+static Status check_unexpected(Loading *l, const Store *store)
 {
-    for (int i = 0; i < file->n_tensors; i++) {
-        const char *name = file->tensors[i].name;
+    for (int i = 0; i < l->file->n_tensors; i++) {
+        const char *name = l->file->tensors[i].name;
         if (weights_is_optimizer_name(name) || store_find(store, name) >= 0) continue;
-        if (!matches_any(name, n_allow, allow))
+        if (!matches_any(name, l->n_allow, l->allow))
             return status_fail(
                 E_SHAPE,
                 "%s: tensor %s is not part of the model; name a pattern in init.allow if "
                 "it may be left out",
-                file->path, name);
-        count->unexpected++;
+                l->file->path, name);
+        l->unexpected++;
     }
+    return OK;
+}
+
+/* Opens the file and checks it against `store`, before anything is changed. */
+static Status start_loading(Loading *l, const Store *store, const char *path)
+{
+    TRY(weights_file_open(path, &l->file));
+    TRY(check_unexpected(l, store));
+    return check_expected(l, store);
+}
+
+static Status write_report(const Loading *l, char *report, size_t report_bytes)
+{
+    char sha256[65];
+    if (!report) return OK;
+    TRY(file_sha256(l->file->path, sha256));
+    snprintf(report, report_bytes,
+             "loaded %s: %d tensors matched, %d missing, %d unexpected, sha256 %s%s%s",
+             l->file->path, l->matched, l->missing, l->unexpected, sha256,
+             l->file->note ? "; not read: " : "", l->file->note ? l->file->note : "");
     return OK;
 }
 
 Status weights_load(Store *store, const char *path, int n_allow, const char *const *allow,
                     char *report, size_t report_bytes)
 {
-    WeightsFile *file = NULL;
-    LoadCount count = {0};
-    char sha256[65];
-    Status status = OK;
-    TRY(weights_file_open(path, &file));
-    TRY_GOTO(check_unexpected(store, file, n_allow, allow, &count), done);
-    TRY_GOTO(load_entries(store, file, n_allow, allow, &count), done);
-    if (report) {
-        TRY_GOTO(file_sha256(path, sha256), done);
-        snprintf(report, report_bytes,
-                 "loaded %s: %d tensors matched, %d missing, %d unexpected, sha256 %s%s%s", path,
-                 count.matched, count.missing, count.unexpected, sha256,
-                 file->note ? "; not read: " : "", file->note ? file->note : "");
+    Loading l = {.n_allow = n_allow, .allow = allow};
+    Status status = start_loading(&l, store, path);
+    for (int i = 0; i < store->n_entries && status == OK; i++) {
+        const Tensor *tensor = NULL;
+        if (is_weight(&store->entries[i])) status = find_tensor(&l, &store->entries[i], &tensor);
+        if (status == OK && tensor) status = store_set(store, i, tensor);
     }
-done:
-    weights_file_close(file);
+    if (status == OK) status = write_report(&l, report, report_bytes);
+    weights_file_close(l.file);
+    return status;
+}
+
+/* An EntrySource. */
+static Status entry_of_file(void *context, const StoreEntry *entry, Tensor *host)
+{
+    Loading *l = context;
+    const Tensor *tensor;
+    TRY(find_tensor(l, entry, &tensor));
+    if (!tensor) return model_initial(&l->seed, entry, host);
+    tensor_convert(host->data, host->dtype, tensor->data, tensor->dtype, shape_elems(host->shape));
+    return OK;
+}
+
+Status weights_freeze(const Model *model, Store *frozen, const char *path, int n_allow,
+                      const char *const *allow, uint64_t seed, char *report, size_t report_bytes)
+{
+    Loading l = {.n_allow = n_allow, .allow = allow, .seed = seed};
+    Store *full = store_create(frozen->backend); /* only declared: what the file must hold */
+    Status status = model_declare(model, full);
+    if (status == OK) status = start_loading(&l, full, path);
+    if (status == OK) status = model_freeze(model, entry_of_file, &l, frozen);
+    if (status == OK) status = write_report(&l, report, report_bytes);
+    weights_file_close(l.file);
+    store_destroy(full);
     return status;
 }
 

@@ -5,6 +5,7 @@
 
 #include "autograd/store.h"
 #include "checkpoints/weights_file.h"
+#include "model/model.h"
 
 /* weights_load: parameters and buffers of `store` from a safetensors or PyTorch file, matched by
  * name. allow    glob patterns (fnmatch) of names that may be missing or unexpected report   NULL,
@@ -15,6 +16,11 @@
  * weights and are left alone. */
 Status weights_load(Store *store, const char *path, int n_allow, const char *const *allow,
                     char *report, size_t report_bytes);
+
+/* weights_freeze: the same from a file straight into a frozen store (model/model.h), allocated.
+ * What the file may lack gets its initial weights from `seed`. */
+Status weights_freeze(const Model *model, Store *frozen, const char *path, int n_allow,
+                      const char *const *allow, uint64_t seed, char *report, size_t report_bytes);
 
 /* weights_is_optimizer_name: whether a tensor of this name in a training state belongs to the
  * optimiser. */

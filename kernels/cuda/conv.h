@@ -20,11 +20,14 @@ typedef struct ConvDims {
 /* conv_dims: of a CONV2D, CONV2D_GRAD_DATA or CONV2D_GRAD_WEIGHT. */
 ConvDims conv_dims(const KernelCall *call);
 
+/* conv_bias: the bias of a CONV2D, or NULL. */
+const Tensor *conv_bias(const KernelCall *call);
+
 /* Whether a way can do it, and the bind that takes it.
  * errors  E_UNSUPPORTED if the library has no plan for these shapes and dtypes */
 bool depthwise_fits(const ConvDims *d);
 Status depthwise_bind(KernelCall *call);
-bool pointwise_fits(const ConvDims *d);
+bool pointwise_fits(const ConvDims *d, bool bias);
 Status pointwise_bind(Backend *backend, KernelCall *call);
 Status conv_cudnn_bind(Backend *backend, KernelCall *call);
 

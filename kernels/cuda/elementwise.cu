@@ -239,12 +239,12 @@ CUDA_BIND(cast)
 /* ---- a bias, after a library's convolution ---- */
 
 template <typename T, int N>
-static __global__ void add_bias_kernel(T *dst, const float *bias, unsigned channels,
+static __global__ void add_bias_kernel(T *dst, AnyFloat src, const float *bias, unsigned channels,
                                        unsigned n_packs)
 {
     for (FLAT_LOOP(i, n_packs)) {
         float value[N], shift[N];
-        load_pack<N>(dst + i * N, value);
+        load_any<N>(src, i * N, value);
         load_pack<N>(bias + i * N % channels, shift);
 #pragma unroll
         for (int j = 0; j < N; j++) value[j] += shift[j];
@@ -252,13 +252,13 @@ static __global__ void add_bias_kernel(T *dst, const float *bias, unsigned chann
     }
 }
 
-void cuda_add_bias(const KernelCall *call, const Tensor *dst, const Tensor *bias)
+void cuda_add_bias(const KernelCall *call, const Tensor *dst, const Tensor *src, const Tensor *bias)
 {
     int64_t n = shape_elems(dst->shape), channels = shape_dim_from_end(dst->shape, 1);
     if (n == 0) return;
-    WITH_PACKS(CUDA_PACKS(channels, bias, dst), N,
+    WITH_PACKS(CUDA_PACKS(channels, bias, src, dst), N,
                WITH_STORAGE(dst->dtype, T,
                             LAUNCH(call, (add_bias_kernel<T, N>), flat_blocks(n / N), FLAT_THREADS,
-                                   0, (T *)dst->data, (const float *)bias->data, (unsigned)channels,
-                                   (unsigned)(n / N))));
+                                   0, (T *)dst->data, any_float(src), (const float *)bias->data,
+                                   (unsigned)channels, (unsigned)(n / N))));
 }

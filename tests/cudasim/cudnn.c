@@ -324,7 +324,7 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const handle,
         }
         return CUDNN_STATUS_SUCCESS;
     case CUDNN_ATTR_ENGINE_NUMERICAL_NOTE:
-        *n_found = d->engine == ENGINE_UNSTEADY ? 2 : 1;
+        *n_found = d->engine == ENGINE_UNSTEADY ? 2 : 0;
         if (values && n_wanted > 0)
             ((cudnnBackendNumericalNote_t *)values)[0] = CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
         if (values && n_wanted > 1)

@@ -538,23 +538,21 @@ static bool shared_access(int64_t offset, size_t bytes, bool write, bool atomic)
 
 /* ---- kernels ---- */
 
-static void elsewhere_access(uintptr_t address, size_t bytes, bool write)
+static void elsewhere_access(SimPlace place, uintptr_t address, size_t bytes, bool write)
 {
-    switch (sim_place(address)) {
-    case SIM_OWN_STACK: return;
-    case SIM_ARGS: return;
-    case SIM_OTHER_STACK:
+    if (place == SIM_OTHER_STACK)
         sim_report("%s a local variable of another thread", write ? "writes" : "reads");
-        return;
-    case SIM_ELSEWHERE:
+    else
         sim_report("%s %zu bytes through a host pointer, %p", write ? "writes" : "reads", bytes,
                    (void *)address);
-    }
 }
 
 void sim_access(uintptr_t address, size_t bytes, bool write, bool atomic, size_t alignment)
 {
     if (sim_thread() < 0) return; /* host code of a .cu file */
+    /* Copies of local structures are as wide as g++ likes, and as aligned as its stack is. */
+    SimPlace place = sim_place(address);
+    if (place == SIM_OWN_STACK || place == SIM_ARGS) return;
     if (address % alignment)
         sim_report("%s %zu bytes at %p, which is not aligned to %zu", write ? "writes" : "reads",
                    bytes, (void *)address, alignment);
@@ -562,12 +560,11 @@ void sim_access(uintptr_t address, size_t bytes, bool write, bool atomic, size_t
         device_access(address, bytes, write, atomic);
         return;
     }
-    if (sim_place(address) == SIM_OWN_STACK) return;
     int64_t offset = sim_shared_offset(address, bytes);
     if (offset >= 0)
         shared_access(offset, bytes, write, atomic);
     else
-        elsewhere_access(address, bytes, write);
+        elsewhere_access(place, address, bytes, write);
 }
 
 void cudasim_atomic(void *address, size_t bytes);
