@@ -59,6 +59,7 @@ static const OpCase cases[] = {
     RELPOS("window of 14", 2, 20, 2, 14, 14),
     RELPOS("head dim 80", 1, 80, 1, 6, 9),
     RELPOS("several tiles", 1, 8, 1, 20, 17),
+    RELPOS("several tiles, an odd last one", 2, 16, 1, 9, 15),
 
     PARTITION("whole windows", 4, 2, 8, 4, 3),
     PARTITION("padded", 3, 2, 7, 5, 2),
