@@ -182,7 +182,9 @@ static bool read_index(int fd, int64_t file_bytes, EmbeddingShard *shard)
     bool sound = entries &&
                  pread(fd, entries, n_bytes, (off_t)t.index_offset) == (ssize_t)n_bytes &&
                  embedding_crc(entries, n_bytes) == t.index_crc;
-    for (uint64_t i = 1; sound && i < t.n_entries; i++) sound = entries[i - 1].id < entries[i].id;
+    for (uint64_t i = 0; sound && i < t.n_entries; i++)
+        sound = (i == 0 || entries[i - 1].id < entries[i].id) && entries[i].offset % 8 == 0 &&
+                entries[i].offset >= sizeof(EmbeddingHeader) && entries[i].offset < t.index_offset;
     if (!sound) {
         free(entries);
         return false;
