@@ -31,7 +31,7 @@ static Status open_run(const char *resume, const char *more, RunFolder **out)
 {
     Options options = options_of(resume, more);
     Status status = run_folder_open(&file_ops_system, &options, out);
-    if (status == OK) status = run_folder_begin(*out, &options);
+    if (status == OK) status = run_folder_begin(*out, &options, INT64_MAX);
     options_free(&options);
     return status;
 }
@@ -164,6 +164,15 @@ Test(run_folder, keeps_the_best_and_the_milestones)
     cr_assert_eq(file_read(file_of("checkpoints/best"), 100, &best, &n_bytes), OK);
     cr_assert_str_eq(best, "step_000000020.safetensors 0.5\n", "equal is not better");
     free(best);
+    run_folder_close(run);
+    Options options = options_of("auto", "--seed=1");
+    cr_assert_eq(run_folder_open(&file_ops_system, &options, &run), OK);
+    cr_assert_eq(run_folder_begin(run, &options, 10), OK);
+    cr_assert_eq(run->best_step, -1, "a best state of later steps is judged again");
+    options_free(&options);
+    run_folder_close(run);
+    run = begun_run("auto", "--run.milestone_every=30");
+    run->keep_last = 1;
     publish(run, 80, 0.6);
     cr_expect_not(has_state(run, 20), "what is not the best any more is not kept");
     run_folder_close(run);
@@ -225,7 +234,7 @@ Test(run_folder, done_is_the_last_word_until_the_run_goes_on)
     Options options = options_of("auto", "--seed=1");
     cr_assert_eq(run_folder_open(&file_ops_system, &options, &run), OK);
     cr_assert(run->done);
-    cr_assert_eq(run_folder_begin(run, &options), OK);
+    cr_assert_eq(run_folder_begin(run, &options, 10), OK);
     options_free(&options);
     cr_assert_not(file_exists(file_of("DONE")));
     run_folder_close(run);

@@ -284,8 +284,9 @@ static Status remove_done(RunFolder *folder)
     return status;
 }
 
-Status run_folder_begin(RunFolder *folder, const Options *options)
+Status run_folder_begin(RunFolder *folder, const Options *options, int64_t first_step)
 {
+    if (folder->best_step > first_step) folder->best_step = -1;
     TRY(remove_done(folder));
     remove_leftovers(folder);
     return write_config(folder, options);

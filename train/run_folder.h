@@ -50,9 +50,10 @@ typedef struct RunFolder {
 Status run_folder_open(const FileOps *ops, const Options *options, RunFolder **out);
 void run_folder_close(RunFolder *folder);
 
-/* run_folder_begin: the run starts its first step: removes DONE and what killed processes left,
- * writes config.yaml and sets `changes`. errors  E_FILE */
-Status run_folder_begin(RunFolder *folder, const Options *options);
+/* run_folder_begin: the run is about to do update `first_step`: removes DONE and what killed
+ * processes left, writes config.yaml and sets `changes`. A best state of a later step is judged
+ * again when the run comes to it: it may be the one that was damaged. errors  E_FILE */
+Status run_folder_begin(RunFolder *folder, const Options *options, int64_t first_step);
 
 /* run_folder_state_path: where the state after `step` updates is to be written, to be freed. */
 char *run_folder_state_path(const RunFolder *folder, int64_t step);

@@ -228,7 +228,7 @@ static Status begin_run(Trainer *t)
 {
     TRY(exec_create(t->step->graph, t->recipe.backend, &t->exec));
     TRY(loader_create(t->source, &t->loader_config, t->next_step, &t->loader));
-    TRY(run_folder_begin(t->folder, t->options));
+    TRY(run_folder_begin(t->folder, t->options, t->next_step));
     TRY(log_rewind(t->log, t->next_step));
     TRY(open_board(t));
     TRY(saver_open(t->folder, t->recipe.store, t->log,
