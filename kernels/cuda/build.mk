@@ -12,6 +12,10 @@ ifdef CUDA
 all: $(BUILD)/libretort_cuda.so
 endif
 
+# The engine's functions come from the program that opens a plug-in; its own must all be there.
+all_ops_bound = @if nm --dynamic --undefined-only $1 | grep ' cuda_' >&2; then \
+    echo "make: $1: these functions are missing" >&2; rm -f $1; exit 1; fi
+
 # One line if there is no toolkit, instead of a page of missing headers.
 cuda-toolkit:
 	@for file in bin/nvcc include/cuda_runtime.h include/cudnn.h include/cublasLt.h; do \
@@ -28,5 +32,6 @@ $(CUDA_HOST:%.c=$(BUILD)/%.o): | cuda-toolkit
 $(BUILD)/libretort_cuda.so: $(CUDA_OBJ)
 	$(NVCC) -shared -cudart static $^ -L$(CUDA_HOME)/lib64 -lcudnn -lcublasLt \
 	    -Xlinker -rpath=$(CUDA_HOME)/lib64 -o $@
+	$(call all_ops_bound,$@)
 
 .PHONY: cuda-toolkit

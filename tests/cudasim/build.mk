@@ -21,6 +21,7 @@ $(BUILD)/tests/cudasim/%.o: CFLAGS += -fPIC -fvisibility=hidden $(CUDA_INCLUDE)
 
 $(BUILD)/libretort_cudasim.so: $(SIM_OBJ)
 	$(CXX) -shared $^ -lm -o $@
+	$(call all_ops_bound,$@)
 # The plug-in lies beside the program that opens it, and the tests are programs, too.
 $(SIM)/tests/libretort_cudasim.so: $(BUILD)/libretort_cudasim.so
 	@mkdir -p $(@D)
