@@ -94,9 +94,16 @@ oracle: all
 	$(BUILD)/oracle/bin/pip install --quiet torch numpy
 	$(BUILD)/oracle/bin/python tests/oracle/interop.py $(BUILD)/retort
 
+# 10,000 damaged files of each kind, every memory access checked, no allocation above 128 MB.
+fuzz-files:
+	$(MAKE) BUILD=$(BUILD)/fuzz OPT="-O1 -march=$(ARCH)" EXTRA="$(SANITIZE) -DFUZZ_ROUNDS=10000" \
+		$(BUILD)/fuzz/tests/test_weights_damage
+	ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8:max_allocation_size_mb=128 \
+		$(BUILD)/fuzz/tests/test_weights_damage -j1 --verbose
+
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all setup demo test sanitize lint tests mutants crashtest flat oracle clean
+.PHONY: all setup demo test sanitize lint tests mutants crashtest flat oracle fuzz-files clean
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -421,12 +421,13 @@ static Status run_all(Machine *machine)
     return OK;
 }
 
-Status pickle_read(const char *path, const void *bytes, size_t n_bytes, Pickle **out)
+Status pickle_read(const char *path, const void *bytes, size_t n_bytes, size_t *left_bytes,
+                   Pickle **out)
 {
     Pickle *pickle = mem_alloc(sizeof *pickle);
     Machine *machine = &pickle->machine;
-    *machine = (Machine){.path = path, .bytes = bytes, .n_bytes = n_bytes};
-    machine->left_bytes = n_bytes * PICKLE_EXPANSION + PICKLE_EXTRA_BYTES;
+    *machine = (Machine){
+        .path = path, .bytes = bytes, .n_bytes = n_bytes, .left_bytes = left_bytes};
     Status status = run_all(machine);
     if (status != OK) {
         pickle_free(pickle);

@@ -8,8 +8,8 @@
  *
  * Invariants
  *  1. Nothing recurses, however deep a value nests; a value may contain itself.
- *  2. Memory is at most PICKLE_EXPANSION times the pickle and PICKLE_EXTRA_BYTES; what would need
- *     more is refused before it is allocated.
+ *  2. Memory comes out of the budget of the file the pickle lies in; what would need more is
+ *     refused before it is allocated.
  *  3. Tensors and storages are what the pickle says of them, with non-negative sizes; whether they
  *     fit the bytes of a storage is for torch_file to judge.
  * source  Python's pickletools (the list of instructions); torch._weights_only_unpickler
@@ -23,8 +23,6 @@
 
 #include "base/status.h"
 #include "base/tensor.h"
-
-enum { PICKLE_EXPANSION = 16, PICKLE_EXTRA_BYTES = 64 << 20 };
 
 typedef enum PickleKind {
     PICKLE_NONE,
@@ -71,9 +69,12 @@ struct PickleValue {
 typedef struct Pickle Pickle;
 
 /* pickle_read: runs the pickle of n_bytes.
- * path    for messages
+ * path        for messages
+ * left_bytes  that may still be allocated for the file; what is taken here is subtracted. It must
+ *             outlive the call only
  * errors  E_FORMAT with the byte, what was met and what is allowed */
-Status pickle_read(const char *path, const void *bytes, size_t n_bytes, Pickle **out);
+Status pickle_read(const char *path, const void *bytes, size_t n_bytes, size_t *left_bytes,
+                   Pickle **out);
 void pickle_free(Pickle *pickle); /* and all its values; NULL is fine */
 const PickleValue *pickle_root(const Pickle *pickle);
 

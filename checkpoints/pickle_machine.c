@@ -36,11 +36,9 @@ Status machine_take(Machine *machine, size_t n_bytes, void **out)
     Block *block = machine->blocks;
     if (!block || block->room_bytes - block->used_bytes < taken) {
         size_t room_bytes = taken > BLOCK_BYTES ? taken : BLOCK_BYTES;
-        if (room_bytes > machine->left_bytes)
-            return machine_refuse(machine,
-                                  "needs more memory than %d times its %zu bytes and %d MB",
-                                  PICKLE_EXPANSION, machine->n_bytes, PICKLE_EXTRA_BYTES >> 20);
-        machine->left_bytes -= room_bytes;
+        if (room_bytes > *machine->left_bytes)
+            return machine_refuse(machine, "needs more memory than a file of this size may");
+        *machine->left_bytes -= room_bytes;
         block = mem_alloc(sizeof *block + room_bytes);
         *block = (Block){.next = machine->blocks, .room_bytes = room_bytes};
         machine->blocks = block;

@@ -14,7 +14,7 @@ typedef struct Machine {
     size_t n_bytes, position; /* of the next byte to read */
     size_t opcode_at;         /* of the instruction being run, for messages */
     Block *blocks;
-    size_t left_bytes; /* that may still be allocated */
+    size_t *left_bytes; /* that may still be allocated for the file */
     PickleValue **stack;
     int n_stack, stack_capacity;
     int *marks; /* heights of the stack at the MARKs that are open */

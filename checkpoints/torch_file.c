@@ -123,17 +123,17 @@ static void gather(char *dst, const char *src, const PickleTensor *tensor, int64
 }
 
 static Status copy_tensor(TorchFile *file, int i, const PickleTensor *tensor, const char *bytes,
-                          int64_t n_elems, size_t *left_bytes)
+                          int64_t n_elems)
 {
     size_t element_bytes = dtype_size(tensor->storage->dtype);
     size_t n_bytes = (size_t)n_elems * element_bytes;
-    if (n_bytes > *left_bytes)
+    if (n_bytes > file->zip->left_bytes)
         return status_fail(E_FORMAT,
                            "%s: tensor %.100s: its strides make %lld elements out of a storage of "
                            "%lld, more than a file of %zu bytes may; save it with .contiguous()",
                            file->path, file->tensors[i].name, (long long)n_elems,
                            (long long)tensor->storage->n_elems, file->file_bytes);
-    *left_bytes -= n_bytes;
+    file->zip->left_bytes -= n_bytes;
     file->copies[i] = malloc(n_bytes);
     if (!file->copies[i])
         return status_fail(E_MEMORY, "%s: tensor %.100s: no memory for %zu bytes", file->path,
@@ -160,7 +160,7 @@ static Status check_tensor(const TorchFile *file, const char *name, const Pickle
 }
 
 /* Gives tensor i its bytes: in place if they lie there in order and aligned, else as a copy. */
-static Status bind_tensor(TorchFile *file, int i, const PickleTensor *tensor, size_t *left_bytes)
+static Status bind_tensor(TorchFile *file, int i, const PickleTensor *tensor)
 {
     const char *name = file->tensors[i].name;
     const ZipMember *member = NULL;
@@ -173,7 +173,7 @@ static Status bind_tensor(TorchFile *file, int i, const PickleTensor *tensor, si
     if (n_elems == 0) return OK;
     char *first = (char *)member->data + (size_t)tensor->offset * element_bytes;
     if (!is_contiguous(tensor) || (uintptr_t)first % element_bytes)
-        return copy_tensor(file, i, tensor, member->data, n_elems, left_bytes);
+        return copy_tensor(file, i, tensor, member->data, n_elems);
     out->data = first;
     return OK;
 }
@@ -235,8 +235,7 @@ static Status check_unique(const TorchFile *file)
     return status;
 }
 
-static Status read_entry(TorchFile *file, const PickleValue *key, const PickleValue *value,
-                         size_t *left_bytes)
+static Status read_entry(TorchFile *file, const PickleValue *key, const PickleValue *value)
 {
     if (key->kind != PICKLE_TEXT)
         return status_fail(E_FORMAT, "%s: a key of the state dict is %s, wanted a string",
@@ -248,19 +247,18 @@ static Status read_entry(TorchFile *file, const PickleValue *key, const PickleVa
                            file->path, key->text, pickle_kind_name(value->kind));
     int i = file->n_tensors++;
     file->tensors[i].name = key->text;
-    return bind_tensor(file, i, value->tensor, left_bytes);
+    return bind_tensor(file, i, value->tensor);
 }
 
 static Status read_state_dict(TorchFile *file)
 {
     const PickleValue *dict = NULL;
-    size_t left_bytes = zip_budget(file->file_bytes);
     TRY(find_state_dict(file, &dict));
     size_t n = (size_t)dict->n_items / 2;
     file->tensors = mem_alloc(n * sizeof *file->tensors);
     file->copies = mem_alloc(n * sizeof *file->copies);
     for (int i = 0; i < dict->n_items; i += 2)
-        TRY(read_entry(file, dict->items[i], dict->items[i + 1], &left_bytes));
+        TRY(read_entry(file, dict->items[i], dict->items[i + 1]));
     return check_unique(file);
 }
 
@@ -276,7 +274,8 @@ static Status read_file(TorchFile *file)
                            "%s: a zip archive without data.pkl; it was not written by torch.save",
                            file->path);
     TRY(check_byte_order(file->zip));
-    TRY(pickle_read(file->path, pickle->data, pickle->n_bytes, &file->pickle));
+    TRY(pickle_read(file->path, pickle->data, pickle->n_bytes, &file->zip->left_bytes,
+                    &file->pickle));
     return read_state_dict(file);
 }
 

@@ -9,7 +9,7 @@
  *
  * Invariants
  *  1. Tensors that are contiguous and aligned in the file point into the mapping; the others are
- *     copied, and all copies together keep to zip_budget.
+ *     copied, within the budget of the archive (zip_budget).
  *  2. Names are unique.
  * source  torch/serialization.py (_save, _load), PyTorch 1.6 and later
  */

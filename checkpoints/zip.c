@@ -24,8 +24,7 @@ enum { PIECE_BYTES = 64 << 20 };
 typedef struct ZipReader {
     ZipFile *file;
     struct archive *archive;
-    int capacity;      /* of file->members */
-    size_t left_bytes; /* of the budget for expanded members */
+    int capacity; /* of file->members */
 } ZipReader;
 
 size_t zip_budget(size_t file_bytes)
@@ -82,7 +81,7 @@ static Status refuse_damaged(const ZipReader *reader, const ZipMember *member)
  * zeros between them (libarchive's sparse files); zip knows none, so a gap is damage. */
 static Status expand(ZipReader *reader, ZipMember *member, const void *block, size_t n_bytes)
 {
-    if (n_bytes > reader->left_bytes)
+    if (n_bytes > reader->file->left_bytes)
         return status_fail(E_FORMAT,
                            "%s: member %.100s: the archive expands to more than %zu bytes, which "
                            "a file of %zu may not; save it uncompressed",
@@ -96,7 +95,7 @@ static Status expand(ZipReader *reader, ZipMember *member, const void *block, si
     memcpy((char *)grown + member->n_bytes, block, n_bytes);
     member->data = member->copy = grown;
     member->n_bytes = total;
-    reader->left_bytes -= n_bytes;
+    reader->file->left_bytes -= n_bytes;
     return OK;
 }
 
@@ -210,7 +209,7 @@ Status zip_open(const char *path, ZipFile **out)
     if (status == OK) {
         ZipReader reader = {.file = file, .archive = archive_read_new()};
         assert(reader.archive); /* fails only without memory */
-        reader.left_bytes = zip_budget(file->mapping_bytes);
+        file->left_bytes = zip_budget(file->mapping_bytes);
         status = read_members(&reader);
         archive_read_free(reader.archive);
     }

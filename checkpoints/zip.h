@@ -36,6 +36,7 @@ typedef struct ZipFile { /* an open archive, mapped read-only */
     const ZipMember **by_name; /* the same, sorted by name */
     void *mapping;
     size_t mapping_bytes;
+    size_t left_bytes; /* that may still be allocated on behalf of the file; see zip_budget */
 } ZipFile;
 
 /* zip_open: maps an archive and reads all its members.
@@ -45,7 +46,8 @@ Status zip_open(const char *path, ZipFile **out);
 void zip_close(ZipFile *file);                                    /* NULL is fine */
 const ZipMember *zip_find(const ZipFile *file, const char *name); /* NULL if absent */
 
-/* zip_budget: bytes that may be allocated on behalf of an archive of file_bytes. */
+/* zip_budget: bytes that may be allocated on behalf of an archive of file_bytes, by all who read
+ * it. */
 size_t zip_budget(size_t file_bytes);
 
 typedef struct ZipWriter ZipWriter;
