@@ -64,6 +64,8 @@ $(addprefix $(BUILD)/tests/,$(RUN_TESTS)): $(BUILD)/tests/program.o $(BUILD)/tes
 $(BUILD)/tests/test_allocations: $(BUILD)/tests/alloc_count.o
 $(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
 
+$(BUILD)/tests/test_kat_forward $(BUILD)/tests/kat_long: $(BUILD)/tests/kat_bench.o
+
 # The op cases, and what judges ops with them.
 OP_TEST_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/op_*.c) tests/gradcheck.c)
 $(addprefix $(BUILD)/tests/,test_rules test_gradcheck test_backends mutants): $(OP_TEST_OBJ)
@@ -94,6 +96,10 @@ oracle: all
 	$(BUILD)/oracle/bin/pip install --quiet torch numpy
 	$(BUILD)/oracle/bin/python tests/oracle/interop.py $(BUILD)/retort
 
+# Known answers that take minutes and 4 GB: ViT-H and other large encoders.
+kat-long: $(BUILD)/tests/kat_long
+	$< -j1 --verbose
+
 # 10,000 damaged files of each kind, every memory access checked, no allocation above 128 MB.
 fuzz-files:
 	$(MAKE) BUILD=$(BUILD)/fuzz OPT="-O1 -march=$(ARCH)" EXTRA="$(SANITIZE) -DFUZZ_ROUNDS=10000" \
@@ -104,6 +110,6 @@ fuzz-files:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all setup demo test sanitize lint tests mutants crashtest flat oracle fuzz-files clean
+.PHONY: all setup demo test sanitize lint tests mutants crashtest flat oracle kat-long fuzz-files clean
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

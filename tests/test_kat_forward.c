@@ -7,115 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "autograd/exec.h"
-#include "autograd/passes.h"
 #include "base/memory.h"
-#include "model/model.h"
-#include "tests/kat.h"
+#include "tests/kat_bench.h"
 #include "tests/support.h"
 
-/* In standard deviations of the row, suggested by the README. Batch statistics amplify rounding. */
-#define VALUE_TOL 2e-5
-#define MOMENT_TOL 1e-5
+/* Of the rows of a step in training: batch statistics amplify rounding. */
 #define TRAIN_TOL 3e-4
-
-typedef struct Bench { /* all that one forward pass needs */
-    Backend *backend;
-    Model *model;
-    Store *store;
-    BuildContext context;
-    Exec *exec;
-    KatTable table;
-    double value_tol, moment_tol;
-    DType precision; /* DT_NONE: f32 */
-} Bench;
-
-static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
-
-static void bench_start(Bench *b, const char *config, const char *table_path)
-{
-    char path[256];
-    *b = (Bench){.value_tol = VALUE_TOL, .moment_tol = MOMENT_TOL};
-    must(kat_load(table_path, &b->table));
-    snprintf(path, sizeof path, "configs/models/%s.yaml", config);
-    must(model_load(path, &b->model));
-    must(backend_open("cpu", 0, &b->backend));
-    b->store = store_create(b->backend);
-    b->context = (BuildContext){.graph = graph_create(), .store = b->store, .bn = BN_EVAL};
-}
-
-static void bench_open(Bench *b, const char *config, const char *table_path)
-{
-    bench_start(b, config, table_path);
-    must(model_declare(b->model, b->store));
-    must(store_allocate(b->store));
-}
-
-/* Keeps all module outputs, then makes the graph ready to run. */
-static void bench_finish(Bench *b)
-{
-    Graph *graph = b->context.graph;
-    pass_fuse(graph);
-    for (int i = 0; i < graph->n_modules; i++)
-        graph_output(graph, graph->modules[i].value, graph->modules[i].path);
-    if (b->precision != DT_NONE) pass_cast(graph, b->precision);
-    pass_prune(graph);
-    must(graph->status);
-    must(exec_create(graph, b->backend, &b->exec));
-}
-
-static void bench_close(Bench *b)
-{
-    exec_destroy(b->exec);
-    free(b->context.bn_records);
-    graph_destroy(b->context.graph);
-    store_destroy(b->store);
-    model_destroy(b->model);
-    backend_close(b->backend);
-    kat_free(&b->table);
-}
-
-static float *read_value(Bench *b, ValueId value, Shape *shape)
-{
-    *shape = graph_value(b->context.graph, value)->shape;
-    float *data = mem_alloc((size_t)shape_elems(*shape) * sizeof *data);
-    must(exec_read_f32(b->exec, value, data));
-    return data;
-}
-
-static ValueId find_module(const Graph *graph, const char *path)
-{
-    for (int i = 0; i < graph->n_modules; i++)
-        if (strcmp(graph->modules[i].path, path) == 0) return graph->modules[i].value;
-    cr_assert(false, "no module output %s", path);
-    return VALUE_NONE;
-}
-
-static void expect_row(const Bench *b, const KatRow *row, const float *values, int64_t n)
-{
-    KatReport report;
-    bool equal = kat_compare(row, values, n, b->value_tol, b->moment_tol, &report);
-    cr_expect(equal, "%s %s %s: %s", row->model, row->mode, row->item, report.text);
-}
-
-/* A module output in the table's order: `pixels_major` values are turned to channels first. */
-static void expect_module(Bench *b, const KatRow *row, const char *path, bool pixels_major)
-{
-    cr_assert_not_null(row, "no row for %s", path);
-    Shape shape;
-    float *values = read_value(b, find_module(b->context.graph, path), &shape);
-    int64_t n = shape_elems(shape), channels = shape_dim_from_end(shape, 1);
-    int64_t images = shape.rank == 4 ? shape.dim[0] : 1;
-    if (pixels_major) {
-        float *turned = mem_alloc((size_t)n * sizeof *turned);
-        kat_channels_first(turned, values, images, n / images / channels, channels);
-        expect_row(b, row, turned, n);
-        free(turned);
-    } else {
-        expect_row(b, row, values, n);
-    }
-    free(values);
-}
 
 /* ---- the rules themselves ---- */
 
@@ -167,47 +64,8 @@ Test(kat, weights)
 
 /* ---- image encoders ---- */
 
-/* `shape` is that of the input: (N,S,S,3), or (1,N,S,S,3) for a step of one micro-batch. */
-static void run_on_image(Bench *b, Shape shape)
-{
-    float *pixels = mem_alloc((size_t)shape_elems(shape) * sizeof *pixels);
-    int64_t side = model_image_size(b->model);
-    kat_fill_map("kat.image", 2, pixels,
-                 SHAPE(shape_elems(shape) / (side * side * 3), side, side, 3));
-    must(exec_write(b->exec, graph_find_input(b->context.graph, "image"), pixels));
-    free(pixels);
-    must(exec_run(b->exec));
-}
-
-static void build_and_run_encoder(Bench *b)
-{
-    int64_t side = model_image_size(b->model);
-    Shape shape = SHAPE(1, side, side, 3);
-    build_image_encoder(&b->context, b->model,
-                        graph_input(b->context.graph, "image", DT_F32, shape));
-    bench_finish(b);
-    run_on_image(b, shape);
-}
-
-static void run_encoder(Bench *b)
-{
-    must(kat_fill_store(b->store, "image_encoder."));
-    build_and_run_encoder(b);
-}
-
-/* As eval, segment and teachers run it: norms folded into convolutions, weights in `precision`. */
-static void run_frozen_encoder(Bench *b, DType precision)
-{
-    b->context.bn = BN_FOLDED;
-    b->context.low = b->precision = precision;
-    must(model_declare_frozen(b->model, precision, b->store));
-    must(store_allocate(b->store));
-    must(model_freeze(b->model, kat_entry, NULL, b->store));
-    build_and_run_encoder(b);
-}
-
 /* Two images with batch statistics, in the regions of a training step. */
-static void run_training_encoder(Bench *b)
+static void run_training_encoder(KatBench *b)
 {
     Graph *graph = b->context.graph;
     int64_t side = model_image_size(b->model);
@@ -220,35 +78,13 @@ static void run_training_encoder(Bench *b)
     build_image_encoder(&b->context, b->model, graph_slice(graph, micro, images));
     graph_region_close(graph, micro);
     build_bn_updates(&b->context, ok);
-    bench_finish(b);
+    kat_bench_finish(b);
     must(exec_write(b->exec, ok, &(float){1}));
-    run_on_image(b, shape);
-}
-
-static bool is_module_row(const KatRow *row)
-{
-    return !strchr(row->item, ' '); /* others read "grad NAME", "after step NAME", "curve 3" */
-}
-
-/* Every module output of the model in the table. */
-static void expect_encoder_rows(Bench *b, const char *model)
-{
-    int n_rows = 0;
-    for (int i = 0; i < b->table.n_rows; i++) {
-        const KatRow *row = &b->table.rows[i];
-        char path[256];
-        if (strcmp(row->model, model) != 0 || !is_module_row(row)) continue;
-        bool embedding = strcmp(row->item, "embedding") == 0;
-        snprintf(path, sizeof path, "image_encoder%s%s", embedding ? "" : ".",
-                 embedding ? "" : row->item);
-        expect_module(b, row, path, true);
-        n_rows++;
-    }
-    cr_expect_gt(n_rows, 10);
+    kat_run_on_image(b, shape);
 }
 
 /* Rows "after step NAME": running statistics; and every count of batches is 1. */
-static void expect_running_statistics(Bench *b)
+static void expect_running_statistics(KatBench *b)
 {
     static const char prefix[] = "after step ";
     float values[8192];
@@ -260,7 +96,7 @@ static void expect_running_statistics(Bench *b)
         cr_assert_geq(index, 0, "%s", row->item);
         const StoreEntry *entry = &b->store->entries[index];
         must(store_get(b->store, index, &(Tensor){DT_F32, entry->shape, values}));
-        expect_row(b, row, values, shape_elems(entry->shape));
+        kat_expect_row(b, row, values, shape_elems(entry->shape));
     }
     for (int i = 0; i < b->store->n_entries; i++) {
         if (b->store->entries[i].dtype != DT_I64) continue;
@@ -272,12 +108,12 @@ static void expect_running_statistics(Bench *b)
 static void expect_efficientvit_sam(const char *name)
 {
     char path[256];
-    Bench b;
+    KatBench b;
     SKIP_WITHOUT("spec/kat/efficientvit_sam_forward.tsv", path);
-    bench_open(&b, name, path);
-    run_encoder(&b);
-    expect_encoder_rows(&b, name);
-    bench_close(&b);
+    kat_bench_open(&b, name, path);
+    kat_run_encoder(&b);
+    kat_expect_encoder(&b, name);
+    kat_bench_close(&b);
 }
 
 Test(kat, encoder_of_efficientvit_sam_l0) { expect_efficientvit_sam("efficientvit_sam_l0"); }
@@ -288,14 +124,14 @@ Test(kat, encoder_of_efficientvit_sam_xl0) { expect_efficientvit_sam("efficientv
 static void expect_frozen(const char *name)
 {
     char path[256];
-    Bench b;
+    KatBench b;
     SKIP_WITHOUT("spec/kat/efficientvit_sam_forward.tsv", path);
-    bench_start(&b, name, path);
-    run_frozen_encoder(&b, DT_F32);
+    kat_bench_start(&b, name, path);
+    kat_run_frozen_encoder(&b, DT_F32);
     for (NodeId n = 0; n < b.context.graph->n_nodes; n++)
         cr_expect_neq(b.context.graph->nodes[n].op, OP_BATCHNORM_FROZEN);
-    expect_encoder_rows(&b, name);
-    bench_close(&b);
+    kat_expect_encoder(&b, name);
+    kat_bench_close(&b);
 }
 
 Test(kat, frozen_encoder_of_efficientvit_sam_l0) { expect_frozen("efficientvit_sam_l0"); }
@@ -303,25 +139,25 @@ Test(kat, frozen_encoder_of_efficientvit_sam_l0) { expect_frozen("efficientvit_s
 Test(kat, encoder_of_efficientvit_sam_l0_in_training)
 {
     char path[256];
-    Bench b;
+    KatBench b;
     SKIP_WITHOUT("spec/kat/efficientvit_sam_distill_step.tsv", path);
-    bench_open(&b, "efficientvit_sam_l0", path);
+    kat_bench_open(&b, "efficientvit_sam_l0", path);
     b.value_tol = b.moment_tol = TRAIN_TOL;
     run_training_encoder(&b);
-    expect_encoder_rows(&b, "efficientvit_sam_l0");
+    kat_expect_encoder(&b, "efficientvit_sam_l0");
     expect_running_statistics(&b);
-    bench_close(&b);
+    kat_bench_close(&b);
 }
 
 Test(kat, encoder_of_sam_vit_b)
 {
     char path[256];
-    Bench b;
+    KatBench b;
     SKIP_WITHOUT("spec/kat/sam_forward.tsv", path);
-    bench_open(&b, "sam_vit_b", path);
-    run_encoder(&b);
-    expect_encoder_rows(&b, "sam_vit_b");
-    bench_close(&b);
+    kat_bench_open(&b, "sam_vit_b", path);
+    kat_run_encoder(&b);
+    kat_expect_encoder(&b, "sam_vit_b");
+    kat_bench_close(&b);
 }
 
 /* ---- prompt encoder and mask decoder ---- */
@@ -402,7 +238,7 @@ static void make_tiny(Store *store)
     }
 }
 
-static void write_prompts(Bench *b, const DecoderCase *c)
+static void write_prompts(KatBench *b, const DecoderCase *c)
 {
     Graph *graph = b->context.graph;
     float coords[MAX_PROMPTS * MAX_TOKENS * 2];
@@ -422,7 +258,7 @@ static void write_prompts(Bench *b, const DecoderCase *c)
     free(mask);
 }
 
-static void write_embedding(Bench *b, float factor)
+static void write_embedding(KatBench *b, float factor)
 {
     Shape shape = SHAPE(1, 64, 64, 256);
     float *embedding = mem_alloc((size_t)shape_elems(shape) * sizeof *embedding);
@@ -431,7 +267,7 @@ static void write_embedding(Bench *b, float factor)
     free(embedding);
 }
 
-static DecoderOutputs run_decoder(Bench *b, const DecoderCase *c)
+static DecoderOutputs run_decoder(KatBench *b, const DecoderCase *c)
 {
     Graph *graph = b->context.graph;
     ValueId embedding = graph_input(graph, "embedding", DT_F32, SHAPE(1, 64, 64, 256));
@@ -444,7 +280,7 @@ static DecoderOutputs run_decoder(Bench *b, const DecoderCase *c)
     graph_output(graph, outputs.masks, "masks");
     graph_output(graph, outputs.iou, "iou");
     if (c->tiny) make_tiny(b->store);
-    bench_finish(b);
+    kat_bench_finish(b);
     write_embedding(b, c->tiny ? 0x1p-7f : 1);
     write_prompts(b, c);
     must(exec_run(b->exec));
@@ -452,11 +288,11 @@ static DecoderOutputs run_decoder(Bench *b, const DecoderCase *c)
 }
 
 /* Rows "<what>.multi prompt B" (candidates 1 to 3) and "<what>.single prompt B" (candidate 0). */
-static void expect_candidates(Bench *b, const char *model, const DecoderCase *c, const char *what,
-                              ValueId value)
+static void expect_candidates(KatBench *b, const char *model, const DecoderCase *c,
+                              const char *what, ValueId value)
 {
     Shape shape;
-    float *values = read_value(b, value, &shape);
+    float *values = kat_bench_read(b, value, &shape);
     int64_t per_candidate = shape_elems(shape) / (c->n_prompts * 4);
     for (int prompt = 0; prompt < c->n_prompts; prompt++)
         for (int multi = 0; multi < 2; multi++) {
@@ -465,30 +301,30 @@ static void expect_candidates(Bench *b, const char *model, const DecoderCase *c,
                      prompt);
             const KatRow *row = kat_find(&b->table, model, c->name, item);
             cr_assert_not_null(row, "%s", item);
-            expect_row(b, row, values + (prompt * 4 + multi) * per_candidate,
-                       (multi ? 3 : 1) * per_candidate);
+            kat_expect_row(b, row, values + (prompt * 4 + multi) * per_candidate,
+                           (multi ? 3 : 1) * per_candidate);
         }
     free(values);
 }
 
-static void expect_inner_rows(Bench *b, const char *model, const DecoderCase *c)
+static void expect_inner_rows(KatBench *b, const char *model, const DecoderCase *c)
 {
     KatTable *t = &b->table;
-    expect_module(b, kat_find(t, model, "pe", "image_pe"), "prompt_encoder.pe_layer", true);
-    expect_module(b, kat_find(t, model, c->name, "sparse"), "prompt_encoder.sparse", false);
+    kat_expect_module(b, kat_find(t, model, "pe", "image_pe"), "prompt_encoder.pe_layer", true);
+    kat_expect_module(b, kat_find(t, model, c->name, "sparse"), "prompt_encoder.sparse", false);
     if (c->mask)
-        expect_module(b, kat_find(t, model, c->name, "dense"), "prompt_encoder.mask_downscaling",
+        kat_expect_module(b, kat_find(t, model, c->name, "dense"),
+                          "prompt_encoder.mask_downscaling", true);
+    kat_expect_module(b, kat_find(t, model, c->name, "tokens_out"),
+                      "mask_decoder.transformer.norm_final_attn", false);
+    kat_expect_module(b, kat_find(t, model, c->name, "upscaled"), "mask_decoder.output_upscaling",
                       true);
-    expect_module(b, kat_find(t, model, c->name, "tokens_out"),
-                  "mask_decoder.transformer.norm_final_attn", false);
-    expect_module(b, kat_find(t, model, c->name, "upscaled"), "mask_decoder.output_upscaling",
-                  true);
     Shape shape; /* (1,M,4096,256): each prompt is turned to channels first */
-    float *tokens = read_value(
-        b, find_module(b->context.graph, "mask_decoder.transformer.layers.1.norm4"), &shape);
+    float *tokens = kat_bench_read(
+        b, kat_bench_module(b->context.graph, "mask_decoder.transformer.layers.1.norm4"), &shape);
     float *turned = mem_alloc((size_t)shape_elems(shape) * sizeof *turned);
     kat_channels_first(turned, tokens, shape.dim[1], shape.dim[2], shape.dim[3]);
-    expect_row(b, kat_find(t, model, c->name, "image_tokens_out"), turned, shape_elems(shape));
+    kat_expect_row(b, kat_find(t, model, c->name, "image_tokens_out"), turned, shape_elems(shape));
     free(tokens);
     free(turned);
 }
@@ -496,16 +332,16 @@ static void expect_inner_rows(Bench *b, const char *model, const DecoderCase *c)
 static void expect_decoder(const char *model, const char *config, const DecoderCase *c, bool inner)
 {
     char path[256];
-    Bench b;
+    KatBench b;
     SKIP_WITHOUT("spec/kat/decoder_forward.tsv", path);
-    bench_open(&b, config, path);
+    kat_bench_open(&b, config, path);
     must(kat_fill_store(b.store, "prompt_encoder."));
     must(kat_fill_store(b.store, "mask_decoder."));
     DecoderOutputs outputs = run_decoder(&b, c);
     if (inner) expect_inner_rows(&b, model, c);
     expect_candidates(&b, model, c, "lowres", outputs.masks);
     expect_candidates(&b, model, c, "iou", outputs.iou);
-    bench_close(&b);
+    kat_bench_close(&b);
 }
 
 Test(kat, decoder_of_efficientvit_sam)

@@ -73,7 +73,7 @@ Test(damage, compressed_archives_within_a_budget)
     set_up("torch_compressed");
     TorchFile *file;
     cr_assert_eq(torch_file_write(path, N_SAMPLE, sample), OK);
-    compress_file(32 << 20);
+    compress_file(16 << 20);
     long before = peak_kib();
     cr_assert_eq(torch_file_open(path, &file), OK, "%s", status_message());
     cr_assert(is_sample(file->tensors, file->n_tensors));
