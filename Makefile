@@ -2,6 +2,7 @@
 #   make            build/retort              make test      all tests (some minutes on two cores)
 #   make demo       the recipe, end to end    make sanitize  the same tests, every memory access checked
 #   make lint       the habits of this code   make mutants   damaged gradient rules must be found
+#   make fuzz       readers of files are given any bytes, ten minutes each
 #   make CUDA=1     with the CUDA plug-in, see kernels/cuda/build.mk
 CC ?= gcc
 CXX ?= g++
@@ -74,6 +75,7 @@ tests: $(TESTS)
 
 include kernels/cuda/build.mk
 include tests/cudasim/build.mk
+include tests/fuzz/build.mk
 
 # Damages each gradient rule in turn; every mutant must turn the gradient check red.
 mutants: $(BUILD)/tests/mutants

@@ -170,6 +170,7 @@ static Status locate(const AnnotationReader *reader, Status status)
 static Status end_item(AnnotationReader *reader)
 {
     TRY(check_item_keys(reader));
+    TRY(reserve_counts(reader, 1)); /* memory to point to, if there are no runs */
     Rle *mask = &open_item(reader)->mask;
     if (reader->text_length > 0) {
         TRY(reserve_counts(reader, reader->text_length));

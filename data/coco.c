@@ -110,6 +110,13 @@ static Status end_image(const Coco *coco, const Image *image)
                        coco->file, (long long)(coco->n_images - 1));
 }
 
+/* -1, which no id or size is, for what does not fit. */
+static int64_t whole_number(double number)
+{
+    static const double limit = 9007199254740992.0; /* 2^53 */
+    return number >= 0 && number <= limit ? (int64_t)number : -1;
+}
+
 static Status on_image(Coco *coco, const char *key, const JsonEvent *event)
 {
     if (*key == '\0' && event->kind == JSON_OBJECT) return begin_image(coco);
@@ -120,9 +127,9 @@ static Status on_image(Coco *coco, const char *key, const JsonEvent *event)
     if (strcmp(key, ".coco_url") == 0 && event->kind == JSON_STRING)
         return take_name(coco, image, event, false);
     if (event->kind != JSON_NUMBER) return OK;
-    if (strcmp(key, ".id") == 0) image->id = (int64_t)event->number;
-    if (strcmp(key, ".height") == 0) image->height = (int64_t)event->number;
-    if (strcmp(key, ".width") == 0) image->width = (int64_t)event->number;
+    if (strcmp(key, ".id") == 0) image->id = whole_number(event->number);
+    if (strcmp(key, ".height") == 0) image->height = whole_number(event->number);
+    if (strcmp(key, ".width") == 0) image->width = whole_number(event->number);
     return OK;
 }
 
@@ -197,7 +204,7 @@ static Status on_item(Coco *coco, const char *key, const JsonEvent *event)
     if (strcmp(key, ".iscrowd") == 0) item->crowd = event->number != 0;
     if (event->kind != JSON_NUMBER) return OK;
     if (strcmp(key, ".image_id") == 0) {
-        item->image_id = (int64_t)event->number;
+        item->image_id = whole_number(event->number);
         item->seen |= HAS_IMAGE;
     } else if (strcmp(key, ".area") == 0) {
         item->area = event->number;
@@ -320,6 +327,11 @@ bool coco_has_object(const Coco *coco, int64_t image)
     return false;
 }
 
+int64_t coco_image_px(const Coco *coco, int64_t image)
+{
+    return coco->images[image].height * coco->images[image].width;
+}
+
 const char *coco_image_path(const Coco *coco, int64_t image) { return coco->images[image].path; }
 
 /* ---- masks ---- */
@@ -336,7 +348,7 @@ typedef struct MaskWriter {
 static Status reserve_counts(MaskWriter *writer, int64_t more, uint32_t **place)
 {
     Buffer *memory = &writer->out->count_memory;
-    TRY(buffer_grow(memory, (size_t)(writer->n_counts + more) * sizeof(uint32_t)));
+    TRY(buffer_grow(memory, (size_t)(writer->n_counts + more + 1) * sizeof(uint32_t)));
     *place = (uint32_t *)memory->data + writer->n_counts;
     return OK;
 }

@@ -27,7 +27,8 @@ void coco_close(Coco *coco);
 int64_t coco_size(const Coco *coco); /* images, in the order of the file */
 int64_t coco_image_id(const Coco *coco, int64_t image);
 int64_t coco_annotation_count(const Coco *coco, int64_t image);
-bool coco_has_object(const Coco *coco, int64_t image); /* an annotation that is no crowd */
+bool coco_has_object(const Coco *coco, int64_t image);  /* an annotation that is no crowd */
+int64_t coco_image_px(const Coco *coco, int64_t image); /* height * width */
 const char *coco_image_path(const Coco *coco, int64_t image);
 
 typedef struct CocoScratch { /* of one thread; zero-initialise before the first use */

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that Retort needs and that are missing; does nothing if all are there.
-# Called by `make setup` (and so by `make test` and `make demo`) and by .ci/run. This list is the only one.
+# Called by `make setup` (and so by `make test` and `make demo`) and by .ci/run. This list is the only one; a package
+# that only one target needs is named by it as an argument (`make fuzz`: clang).
 set -eu
 
 packages="
@@ -16,6 +17,7 @@ libssl-dev
 libzstd-dev
 zlib1g-dev
 libcriterion-dev
+$*
 "
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
