@@ -1,6 +1,8 @@
 /* CONV2D and its gradients: chooses the way, see conv.h. */
 #include "kernels/cuda/conv.h"
 
+#include "kernels/cuda/checks.h"
+
 static ConvDims dims_of(Shape src, Shape weight, Shape dst, ConvAttr attr)
 {
     return (ConvDims){.n = (int)src.dim[0],
@@ -34,22 +36,10 @@ const Tensor *conv_bias(const KernelCall *call)
     return has ? &call->src[2] : NULL;
 }
 
-/* The libraries and the depthwise kernels take operands of one dtype; the precision policy gives
- * nothing else. dweight is f32 always. */
-static Status check_dtypes(const KernelCall *call)
-{
-    DType dtype = call->src[0].dtype;
-    bool equal = call->src[1].dtype == dtype;
-    if (call->op != OP_CONV2D_GRAD_WEIGHT) equal &= call->dst[0].dtype == dtype;
-    if (equal) return OK;
-    return cuda_unsupported(call, "operands of several dtypes: %s, %s -> %s", dtype_name(dtype),
-                            dtype_name(call->src[1].dtype), dtype_name(call->dst[0].dtype));
-}
-
 static Status bind_conv(Backend *backend, KernelCall *call)
 {
     ConvDims d = conv_dims(call);
-    TRY(check_dtypes(call));
+    TRY(cuda_check_low(call));
     if (depthwise_fits(&d)) return depthwise_bind(call);
     if (pointwise_fits(&d, conv_bias(call) != NULL)) return pointwise_bind(backend, call);
     return conv_cudnn_bind(backend, call);

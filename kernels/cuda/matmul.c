@@ -4,6 +4,7 @@
  * needs the batched form.
  */
 #include "base/memory.h"
+#include "kernels/cuda/checks.h"
 #include "kernels/cuda/cublaslt.h"
 
 #include <stdlib.h>
@@ -52,18 +53,10 @@ static LtSpec matmul_spec(const KernelCall *call)
     return spec;
 }
 
-static Status check_dtypes(const KernelCall *call)
-{
-    DType a = call->src[0].dtype, b = call->src[1].dtype, dst = call->dst[0].dtype;
-    if (a == b && (dst == a || dst == DT_F32)) return OK;
-    return cuda_unsupported(call, "operands of several dtypes: %s, %s -> %s", dtype_name(a),
-                            dtype_name(b), dtype_name(dst));
-}
-
 Status cuda_matmul(Backend *backend, KernelCall *call)
 {
     call->run = nothing_run;
-    TRY(check_dtypes(call));
+    TRY(cuda_check_low(call));
     if (shape_elems(call->dst[0].shape) == 0) return OK;
     LtSpec spec = matmul_spec(call);
     spec.tf32 = backend->tf32;
