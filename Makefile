@@ -92,22 +92,26 @@ $(BUILD)/tests/crashtest: $(BUILD)/tests/make_scenes.o
 flat: all
 	scripts/flat.sh $(BUILD)/retort
 
-# Weights to PyTorch and back; in a Python environment of its own, which nothing else needs.
+# Files and whole models to PyTorch and back; in a Python environment of its own, which nothing else needs.
 oracle: all
 	python3 -m venv $(BUILD)/oracle
-	$(BUILD)/oracle/bin/pip install --quiet torch numpy
+	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything
 	$(BUILD)/oracle/bin/python tests/oracle/interop.py $(BUILD)/retort
+	$(BUILD)/oracle/bin/python tests/oracle/golden.py $(BUILD)/golden
+	$(BUILD)/oracle/bin/python tests/oracle/models.py $(BUILD)/golden $(BUILD)/retort
 
 # Known answers that take minutes and 4 GB: ViT-H and other large encoders.
 kat-long: $(BUILD)/tests/kat_long
 	$< -j1 --verbose
 
-# 10,000 damaged files of each kind, every memory access checked, no allocation above 128 MB.
+# 10,000 damaged files of each kind, with their memory measured, and again with every access checked.
 fuzz-files:
-	$(MAKE) BUILD=$(BUILD)/fuzz OPT="-O1 -march=$(ARCH)" EXTRA="$(SANITIZE) -DFUZZ_ROUNDS=10000" \
-		$(BUILD)/fuzz/tests/test_weights_damage
-	ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8:max_allocation_size_mb=128 \
-		$(BUILD)/fuzz/tests/test_weights_damage -j1 --verbose
+	$(MAKE) BUILD=$(BUILD)/fuzz EXTRA=-DFUZZ_ROUNDS=10000 $(BUILD)/fuzz/tests/test_weights_damage
+	$(BUILD)/fuzz/tests/test_weights_damage -j1 --verbose
+	$(MAKE) BUILD=$(BUILD)/fuzz-checked OPT="-O1 -march=$(ARCH)" EXTRA="$(SANITIZE) -DFUZZ_ROUNDS=10000" \
+		$(BUILD)/fuzz-checked/tests/test_weights_damage
+	ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=128 \
+		$(BUILD)/fuzz-checked/tests/test_weights_damage -j1 --verbose
 
 clean:
 	rm -rf $(BUILD)

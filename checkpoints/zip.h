@@ -20,7 +20,8 @@
 #include "base/file.h"
 #include "base/status.h"
 
-enum { ZIP_ALIGN_BYTES = 64, ZIP_EXPANSION = 4, ZIP_EXTRA_BYTES = 64 << 20 };
+/* A file may cost 64 MB beyond four times its size; half of it is for what grows and moves. */
+enum { ZIP_ALIGN_BYTES = 64, ZIP_EXPANSION = 4, ZIP_EXTRA_BYTES = 32 << 20 };
 
 typedef struct ZipMember {
     const char *name;
