@@ -227,6 +227,7 @@ void sim_op_end(void)
 }
 
 const char *sim_op_name(void) { return sim.op_name; }
+const char *sim_call_name(void) { return sim.call ? sim.call->name : NULL; }
 
 /* Whether the operation that ran at `epoch` is ordered before the present one. */
 static bool op_is_ordered(uint32_t epoch)
@@ -511,7 +512,7 @@ void sim_call_end(const SimCall *call)
         for (uintptr_t at = o->begin; at < o->end; at += GRANULE) {
             unsigned mask = bytes_of_granule(at, o->begin, o->end);
             if (!(sim.blank[(at - sim.base) / GRANULE] & mask)) continue;
-            sim_report("%s left element %zu of destination %d unwritten", call->name,
+            sim_report("left element %zu of destination %d unwritten",
                        (size_t)(at - o->begin) / (size_t)o->element_bytes, o->index);
             return;
         }

@@ -43,9 +43,9 @@ void sim_report(const char *format, ...)
         vsnprintf(what, sizeof what, format, args);
         va_end(args);
         if (sim_thread() >= 0) sim_thread_text(where, sizeof where);
-        const char *op = sim_op_name();
-        snprintf(sim.report, sizeof sim.report, "%s%s%s%s%s", op ? op : "", op ? ": " : "", where,
-                 where[0] ? " " : "", what);
+        const char *call = sim_call_name(), *op = sim_op_name();
+        snprintf(sim.report, sizeof sim.report, "%s%s%s%s%s%s%s", call ? call : "",
+                 call ? ": " : "", op ? op : "", op ? ": " : "", where, where[0] ? " " : "", what);
     }
     if (sim_thread() >= 0) sim_kernel_abort();
 }

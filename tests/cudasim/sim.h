@@ -79,7 +79,8 @@ void sim_device_close(void);
 void sim_op_begin(const char *name, const SimCall *call, int stream, uint32_t number,
                   const SimClock *clock);
 void sim_op_end(void);
-const char *sim_op_name(void);
+const char *sim_op_name(void);   /* the kernel, copy or library call that runs; NULL: none */
+const char *sim_call_name(void); /* what it is done for; NULL: nothing in particular */
 
 /* sim_touch: a library or a copy reads or writes device memory. false: a fault was reported. */
 bool sim_touch(const void *address, size_t bytes, bool write);
