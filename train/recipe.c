@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "base/text.h"
+#include "kernels/comm/comm.h"
 #include "train/schedule.h"
 #include "train/weights.h"
 
@@ -151,7 +152,11 @@ static void optimizer_config(const Recipe *recipe, const Options *o, StepConfig 
 void recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, StepConfig *out)
 {
     *out = (StepConfig){
-        .kind = kind, .batch = o->train_batch, .precision = precision_of(recipe, o)};
+        .kind = kind,
+        .batch = o->train_batch,
+        .world_size = comm_size(recipe->backend->comm),
+        .precision = precision_of(recipe, o),
+    };
     StepConfig *c = out;
     c->bn = o->optim_bn == OPT_BN_TRAIN ? BN_TRAIN : BN_EVAL;
     if (kind == STEP_ENCODE || kind == STEP_DECODE) c->bn = BN_FOLDED;
@@ -194,8 +199,8 @@ LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *o, StepKi
         .box_probability = o->data_box_probability,
         .box_noise = o->prompts_box_noise,
         .batch = o->train_batch,
-        .rank = 0,
-        .world_size = 1,
+        .rank = comm_rank(recipe->backend->comm),
+        .world_size = comm_size(recipe->backend->comm),
         .n_threads = (int)o->data_threads,
         .prefetch = o->data_prefetch,
         .seed = (uint64_t)o->seed,
@@ -240,11 +245,19 @@ Status recipe_open_source(const Options *o, bool masks, const char *out_folder, 
     return status;
 }
 
-double recipe_lr(const Options *o, int64_t step)
+double recipe_peak_lr(const Options *o, int n_ranks)
+{
+    double lr = o->optim_lr;
+    if (o->optim_lr_batch > 0)
+        lr *= (double)(o->train_batch * n_ranks) / (double)o->optim_lr_batch;
+    return o->optim_lr_times_ranks ? lr * n_ranks : lr;
+}
+
+double recipe_lr(const Options *o, int n_ranks, int64_t step)
 {
     ScheduleKind kind = o->optim_schedule == OPT_SCHEDULE_COSINE ? SCHEDULE_COSINE
                                                                  : SCHEDULE_CONSTANT;
-    return schedule_lr(kind, o->optim_lr, o->optim_warmup_steps, o->train_steps, step);
+    return schedule_lr(kind, recipe_peak_lr(o, n_ranks), o->optim_warmup_steps, o->train_steps, step);
 }
 
 int32_t recipe_mode(const Options *o, int64_t step)

@@ -46,7 +46,10 @@ Status recipe_source_config(const Options *options, bool masks, const char *out_
  * errors  those of source_open */
 Status recipe_open_source(const Options *options, bool masks, const char *out_folder, Source **out);
 
-double recipe_lr(const Options *options, int64_t step); /* of update `step` */
+/* recipe_peak_lr: optim.lr, scaled by the rules of optim.lr_batch and optim.lr_times_ranks to so
+ * many ranks of train.batch images. recipe_lr: that of update `step`. */
+double recipe_peak_lr(const Options *options, int n_ranks);
+double recipe_lr(const Options *options, int n_ranks, int64_t step);
 int32_t recipe_mode(const Options *options,
                     int64_t step); /* 1: three masks, 0: one; equal on all ranks */
 

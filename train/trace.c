@@ -243,7 +243,7 @@ static Status run_steps(Trace *trace)
     for (int64_t s = 0; s < n_steps; s++) {
         TRY(trace_inputs_feed(&trace->inputs, trace->step, trace->exec));
         TRY(feed_scalar(trace->exec, trace->step->loss_scale, 1));
-        TRY(feed_scalar(trace->exec, trace->step->lr, recipe_lr(o, s)));
+        TRY(feed_scalar(trace->exec, trace->step->lr, recipe_lr(o, 1, s)));
         TRY(exec_run(trace->exec));
         float loss = 0;
         if (has_loss) TRY(exec_read(trace->exec, trace->step->loss, &loss));

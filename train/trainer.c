@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "base/memory.h"
+#include "kernels/comm/comm.h"
 #include "train/account.h"
 #include "train/budget.h"
 #include "train/embeddings.h"
@@ -22,6 +23,7 @@
 #include "train/log.h"
 #include "train/profile.h"
 #include "train/progress.h"
+#include "train/ranks.h"
 #include "train/recipe.h"
 #include "train/run_folder.h"
 #include "train/saver.h"
@@ -33,6 +35,9 @@
 
 typedef struct Trainer {
     Options *options;
+    Comm *comm;   /* NULL: one rank */
+    bool leads;   /* rank 0: reads states and weights, writes files, logs */
+    bool is_done; /* the run had ended before */
     StepKind kind;
     Recipe recipe;
     StepConfig config;
@@ -55,7 +60,7 @@ typedef struct Trainer {
 } Trainer;
 
 typedef struct StepResult {
-    float loss, grad_norm, ok;
+    float loss, grad_norm, ok, stopping;
     double lr, seconds, wait_seconds;
 } StepResult;
 
@@ -75,6 +80,11 @@ static int64_t peak_rss_bytes(void)
 
 /* ---- opening ---- */
 
+static int64_t global_batch(const Trainer *t)
+{
+    return t->options->train_batch * comm_size(t->comm);
+}
+
 static Status open_data(Trainer *t)
 {
     const Options *o = t->options;
@@ -83,7 +93,7 @@ static Status open_data(Trainer *t)
     t->n_steps = o->train_steps;
     if (t->n_steps == 0)
         t->n_steps = (int64_t)(o->train_epochs * (double)source_epoch_size(t->source) /
-                               (double)o->train_batch);
+                               (double)global_batch(t));
     if (t->n_steps < 1)
         return status_fail(E_CONFIG,
                            "the run has no step: set train.steps, or train.epochs to more");
@@ -146,6 +156,12 @@ static Status load_state(Trainer *t)
                            "run.dir=%s: the run did %" PRId64 " steps, but is to have %" PRId64
                            "; set train.steps, or choose another folder",
                            t->folder->path, header.step, t->n_steps);
+    if (header.data_position != header.step * global_batch(t))
+        return status_fail(E_CONFIG,
+                           "the state is of a run with a global batch of %" PRId64 ", this one has "
+                           "%" PRId64 ", and would see other samples; set train.global_batch=%" PRId64,
+                           header.data_position / header.step, global_batch(t),
+                           header.data_position / header.step);
     if (header.n_threads != t->recipe.backend->n_threads)
         log_text(t->log, LOG_WARN,
                  "not bit-exact: the state is of a run with %d compute threads, this one has %d",
@@ -172,9 +188,23 @@ static Status load_start(Trainer *t)
     return OK;
 }
 
+/* What rank 0 has loaded, to all. */
+static Status share_start(Trainer *t)
+{
+    int64_t start[] = {t->next_step, t->is_done};
+    if (!t->leads && t->config.teacher) TRY(store_allocate(t->recipe.teacher_store));
+    TRY(comm_broadcast(t->comm, "the step to start from", start, sizeof start, 0));
+    t->next_step = start[0];
+    t->is_done = start[1] != 0;
+    if (t->config.teacher)
+        TRY(ranks_share_store(t->comm, "the teacher's weights", t->recipe.teacher_store));
+    return ranks_share_store(t->comm, "the start's weights", t->recipe.store);
+}
+
 static void announce(Trainer *t)
 {
     options_print_preset(t->options, stderr);
+    ranks_print_lr(t->options, comm_size(t->comm), stderr);
     if (t->folder->changes[0]) fprintf(stderr, "%s", t->folder->changes);
     account_memory(stderr, exec_plan(t->exec));
     fprintf(stderr, "  %-24s %10.1f\n", "copy for saving, beside it",
@@ -183,7 +213,7 @@ static void announce(Trainer *t)
              "%s: %" PRId64 " samples, %" PRId64 " steps of %" PRId64
              " images, backend %s, %s, %d threads, "
              "seed %" PRId64,
-             model_name(t->recipe.model), source_size(t->source), t->n_steps, t->config.batch,
+             model_name(t->recipe.model), source_size(t->source), t->n_steps, global_batch(t),
              t->recipe.backend->name, dtype_name(t->config.precision), t->recipe.backend->n_threads,
              t->options->seed);
     if (t->kind == STEP_FINETUNE)
@@ -215,19 +245,21 @@ static Status open_board(Trainer *t)
 
 static Status open_run(Trainer *t)
 {
+    if (!t->leads) return log_open(NULL, NULL, &t->log);
     TRY(run_folder_open(t->ops, t->options, &t->folder));
     TRY(log_open(stderr, t->folder->log_path, &t->log));
     if (t->folder->lost) log_text(t->log, LOG_WARN, "%s", t->folder->lost);
-    return load_start(t);
+    TRY(load_start(t));
+    t->is_done = t->folder->done && t->next_step == t->n_steps;
+    return OK;
 }
-
-static bool is_done(const Trainer *t) { return t->folder->done && t->next_step == t->n_steps; }
 
 /* Nothing of the run is changed before this. */
 static Status begin_run(Trainer *t)
 {
     TRY(exec_create(t->step->graph, t->recipe.backend, &t->exec));
     TRY(loader_create(t->source, &t->loader_config, t->next_step, &t->loader));
+    if (!t->leads) return OK;
     TRY(run_folder_begin(t->folder, t->options, t->next_step));
     TRY(log_rewind(t->log, t->next_step));
     TRY(open_board(t));
@@ -241,12 +273,17 @@ static Status begin_run(Trainer *t)
 
 static Status open_all(Trainer *t)
 {
+    TRY(ranks_open(t->options, &t->comm));
+    t->leads = comm_rank(t->comm) == 0;
+    comm_doing(t->comm, "", "loading", true);
     TRY(recipe_open(t->options, &t->recipe));
+    t->recipe.backend->comm = t->comm;
     TRY(open_data(t));
     TRY(open_step(t));
-    TRY(validation_open(t->options, &t->recipe, t->kind, &t->validation));
+    if (t->leads) TRY(validation_open(t->options, &t->recipe, t->kind, &t->validation));
     TRY(pin_choices(t));
-    return open_run(t);
+    TRY(open_run(t));
+    return share_start(t);
 }
 
 /* From here on, stderr is free for tables and errors. */
@@ -280,10 +317,10 @@ static Status save_state(Trainer *t, double score)
 {
     char *config = options_text(t->options);
     StateHeader header = {.step = t->next_step,
-                          .data_position = t->next_step * t->config.batch,
+                          .data_position = t->next_step * global_batch(t),
                           .seed = (uint64_t)t->options->seed,
                           .n_threads = t->recipe.backend->n_threads,
-                          .world_size = 1,
+                          .world_size = comm_size(t->comm),
                           .config = config};
     Status status = saver_save(t->saver, &header, score);
     free(config);
@@ -316,6 +353,7 @@ static Status feed(Trainer *t, const Batch *batch, double lr)
     TRY(feed_batch(t->step, t->exec, batch, recipe_mode(t->options, t->next_step)));
     if (t->embeddings) TRY(exec_write(t->exec, t->step->target, batch->embedding));
     TRY(feed_scalar(t->exec, t->step->lr, lr));
+    if (t->comm) TRY(feed_scalar(t->exec, t->step->stop, stop_asked() != 0));
     return feed_scalar(t->exec, t->step->loss_scale, scaler_scale(&t->scaler));
 }
 
@@ -323,6 +361,7 @@ static Status read_result(Trainer *t, StepResult *result)
 {
     TRY(exec_read(t->exec, t->step->loss, &result->loss));
     TRY(exec_read(t->exec, t->step->norm, &result->grad_norm));
+    if (t->comm) TRY(exec_read(t->exec, t->step->stopping, &result->stopping));
     return exec_read(t->exec, t->step->ok, &result->ok);
 }
 
@@ -335,13 +374,15 @@ static Status explain_bad_step(Trainer *t, const Batch *batch, const StepResult 
     for (int64_t i = 0; i < t->config.batch && used + 24 < sizeof ids; i++)
         used += (size_t)snprintf(ids + used, sizeof ids - used, "%s%" PRIu64, i ? ", " : "",
                                  batch->sample_id[i]);
-    TRY(saver_wait(t->saver));
+    if (t->leads) TRY(saver_wait(t->saver));
     Status status = exec_run_checked(t->exec);
     if (status == OK)
         snprintf(why, sizeof why, "the sum of squares of the gradients overflows");
     else
         snprintf(why, sizeof why, "%s", status_message());
-    if (saver_saved_step(t->saver) < 0)
+    if (!t->leads)
+        snprintf(last, sizeof last, "rank 0 has the states");
+    else if (saver_saved_step(t->saver) < 0)
         snprintf(last, sizeof last, "no state was saved yet");
     else
         snprintf(last, sizeof last, "the last state is of step %" PRId64,
@@ -354,7 +395,7 @@ static Status explain_bad_step(Trainer *t, const Batch *batch, const StepResult 
 
 static Status record_step(Trainer *t, const StepResult *result)
 {
-    double img_per_s = (double)t->config.batch / result->seconds,
+    double img_per_s = (double)global_batch(t) / result->seconds,
            data_ms = 1e3 * result->wait_seconds;
     LogField fields[] = {
         LOG_INT("step", t->next_step),
@@ -379,7 +420,7 @@ static Status record_step(Trainer *t, const StepResult *result)
 static void show_step(Trainer *t, const StepResult *result)
 {
     bool now = t->next_step % t->options->run_log_every == 0 || t->next_step + 1 == t->n_steps;
-    progress_step(t->progress, &(ProgressStep){.n_images = t->config.batch,
+    progress_step(t->progress, &(ProgressStep){.n_images = global_batch(t),
                                                .memory_bytes = peak_rss_bytes(),
                                                .loss = result->loss,
                                                .seconds = result->seconds,
@@ -390,7 +431,7 @@ static void show_step(Trainer *t, const StepResult *result)
              " loss %.6g grad_norm %.4g lr %.3g, %.2f img/s, %.0f ms, data "
              "wait %.0f ms",
              t->next_step, t->n_steps, result->loss, result->grad_norm, result->lr,
-             (double)t->config.batch / result->seconds, 1e3 * result->seconds,
+             (double)global_batch(t) / result->seconds, 1e3 * result->seconds,
              1e3 * result->wait_seconds);
 }
 
@@ -413,23 +454,35 @@ static Status validate(Trainer *t)
     return save_state(t, miou);
 }
 
-static Status run_step(Trainer *t)
+/* What rank 0 does between two steps, while the others wait for it in the next one. */
+static Status keep_step(Trainer *t, const StepResult *result)
+{
+    TRY(record_step(t, result));
+    show_step(t, result);
+    t->next_step++;
+    TRY(saver_poll(t->saver));
+    comm_doing(t->comm, "", "judging or saving", true);
+    if (validation_is_due(t->validation, t->next_step, t->n_steps)) TRY(validate(t));
+    return save_is_due(t) ? save_state(t, NAN) : OK;
+}
+
+static Status run_step(Trainer *t, bool *stop)
 {
     const Batch *batch;
-    StepResult result = {.lr = recipe_lr(t->options, t->next_step)};
+    StepResult result = {.lr = recipe_lr(t->options, comm_size(t->comm), t->next_step)};
     double start_seconds = now_seconds();
+    comm_at_step(t->comm, t->next_step);
+    comm_doing(t->comm, "", "waiting for data", false);
     TRY(loader_next(t->loader, &batch));
     TRY(feed(t, batch, result.lr));
     TRY(exec_run(t->exec));
     TRY(read_result(t, &result));
     if (scaler_update(&t->scaler, result.ok != 0) != OK) return explain_bad_step(t, batch, &result);
     time_step(t, start_seconds, &result);
-    TRY(record_step(t, &result));
-    show_step(t, &result);
+    *stop = t->comm ? result.stopping > 0 : stop_asked() != 0;
+    if (t->leads) return keep_step(t, &result);
     t->next_step++;
-    TRY(saver_poll(t->saver));
-    if (validation_is_due(t->validation, t->next_step, t->n_steps)) TRY(validate(t));
-    return save_is_due(t) ? save_state(t, NAN) : OK;
+    return OK;
 }
 
 static Status report_profile(Trainer *t)
@@ -444,23 +497,35 @@ static Status report_profile(Trainer *t)
     return status;
 }
 
-static Status run_steps(Trainer *t)
+/* All ranks stop after the same step, and leave together once rank 0 has saved. */
+static Status stop_run(Trainer *t)
 {
-    if (t->options->run_profile) exec_profile(t->exec, true);
-    while (t->next_step < t->n_steps) {
-        TRY(run_step(t));
-        if (!stop_asked()) continue;
+    comm_doing(t->comm, "", "saving", true);
+    if (t->leads) {
         TRY(save_state(t, NAN));
         TRY(saver_wait(t->saver));
-        return status_fail(E_INTERRUPTED,
-                           "stopped by signal %d after step %" PRId64
-                           "; the state is saved; go on with "
-                           "--run.resume=auto",
-                           stop_asked(), t->next_step - 1);
     }
-    TRY(save_result(t));
+    TRY(comm_barrier(t->comm, "the end of a stopped run"));
+    return status_fail(E_INTERRUPTED,
+                       "stopped by signal %d%s after step %" PRId64
+                       "; the state is saved; go on with "
+                       "--run.resume=auto",
+                       stop_asked(), stop_asked() ? "" : " (another rank's)", t->next_step - 1);
+}
+
+static Status run_steps(Trainer *t)
+{
+    bool stop = false;
+    if (t->options->run_profile) exec_profile(t->exec, true);
+    while (t->next_step < t->n_steps) {
+        TRY(run_step(t, &stop));
+        if (stop) return stop_run(t);
+    }
+    comm_doing(t->comm, "", "saving", true);
+    if (t->leads) TRY(save_result(t));
+    TRY(comm_barrier(t->comm, "the end of the run"));
     end_progress(t);
-    return t->options->run_profile ? report_profile(t) : OK;
+    return t->options->run_profile && t->leads ? report_profile(t) : OK;
 }
 
 Status trainer_run(Options *options, StepKind kind, const FileOps *ops)
@@ -468,12 +533,14 @@ Status trainer_run(Options *options, StepKind kind, const FileOps *ops)
     Trainer t = {.options = options, .kind = kind, .ops = ops};
     stop_watch();
     Status status = open_all(&t);
-    if (status == OK && is_done(&t)) {
-        log_text(t.log, LOG_INFO, "%s: all %" PRId64 " steps are done", t.folder->path, t.n_steps);
+    if (status == OK && t.is_done) {
+        log_text(t.log, LOG_INFO, "%s: all %" PRId64 " steps are done", options->run_dir,
+                 t.n_steps);
     } else if (status == OK) {
         status = begin_run(&t);
         if (status == OK) status = run_steps(&t);
     }
-    close_all(&t);
+    end_progress(&t);
+    if (comm_close(t.comm, status)) close_all(&t);
     return status;
 }

@@ -303,7 +303,7 @@ Status comm_open(const Launch *launch, int64_t timeout_ms, Comm **out)
     *out = comm;
     return OK;
 failed:
-    comm_close(comm, status);
+    (void)comm_close(comm, status); /* no collective has data of ours yet */
     return status;
 }
 
@@ -327,9 +327,9 @@ static void say_farewell(const Comm *comm, Status status, const char *message)
         wire_send(comm->beats_fd, MESSAGE_FAILED, NULL, message, strlen(message));
 }
 
-void comm_close(Comm *comm, Status status)
+bool comm_close(Comm *comm, Status status)
 {
-    if (!comm) return;
+    if (!comm) return true;
     char message[WIRE_TEXT_BYTES];
     snprintf(message, sizeof message, "%s", status_message());
     pthread_mutex_lock(&comm->mutex);
@@ -344,11 +344,12 @@ void comm_close(Comm *comm, Status status)
     if (comm->values_fd >= 0) close(comm->values_fd);
     hub_close(comm->hub, FAREWELL_MS);
     if (status != OK) status_fail(status, "%s", message); /* what went before stays the message */
-    if (!worker_ended) return; /* it still uses the rest: left to the end of the process */
+    if (!worker_ended) return false; /* it still uses the rest: left to the end of the process */
     gloo_close(comm->gloo);
     close(comm->wake_fd);
     pthread_mutex_destroy(&comm->mutex);
     pthread_cond_destroy(&comm->changed);
     free(comm->map);
     free(comm);
+    return true;
 }

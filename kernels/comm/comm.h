@@ -33,8 +33,10 @@ typedef struct Comm Comm;
 Status comm_open(const Launch *launch, int64_t timeout_ms, Comm **out);
 
 /* comm_close: leaves the run. `status` is how this rank ended: unless it is OK or E_INTERRUPTED
- * (which all agree upon), the other ranks are told so, with status_message(), and end too. */
-void comm_close(Comm *comm, Status status);
+ * (which all agree upon), the other ranks are told so, with status_message(), and end too.
+ * returns false if a collective is still under way and cannot be ended: what it works on must then
+ *         be left alone until the process ends */
+bool comm_close(Comm *comm, Status status);
 
 int comm_rank(const Comm *comm);       /* 0 for NULL */
 int comm_size(const Comm *comm);       /* 1 for NULL */

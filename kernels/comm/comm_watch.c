@@ -51,7 +51,7 @@ static void accuse_zero(Watch *watch, const char *what)
 {
     char place[256], why[WIRE_TEXT_BYTES];
     verdict_place(&watch->zero, place, sizeof place);
-    snprintf(why, sizeof why, "rank 0 %s (%s)", what, place);
+    snprintf(why, sizeof why, "rank 0 %s (last seen in %s)", what, place);
     comm_break(watch->comm, why);
     watch->judged = true;
 }

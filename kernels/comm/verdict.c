@@ -7,16 +7,17 @@
 void verdict_place(const WirePosition *position, char *out, size_t out_bytes)
 {
     if (position->step < 0)
-        snprintf(out, out_bytes, "before step 0, in %s", position->doing);
+        snprintf(out, out_bytes, "the start, %s", position->doing);
     else
-        snprintf(out, out_bytes, "step %lld, in %s", (long long)position->step, position->doing);
+        snprintf(out, out_bytes, "step %lld, %s", (long long)position->step, position->doing);
 }
 
 static bool say(char *out, size_t out_bytes, int rank, const RankView *view, const char *what)
 {
     char place[256];
     verdict_place(&view->position, place, sizeof place);
-    snprintf(out, out_bytes, "rank %d %s (%s)", rank, what, view->joined ? place : "at the start");
+    snprintf(out, out_bytes, "rank %d %s (%s%s)", rank, what, view->joined ? "last seen in " : "",
+             view->joined ? place : "at the start");
     return true;
 }
 

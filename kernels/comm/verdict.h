@@ -30,7 +30,7 @@ typedef struct RankView {
 bool verdict_find(int n_ranks, const RankView *ranks, int64_t timeout_ms, char *out,
                   size_t out_bytes);
 
-/* verdict_place: "step 7, in encoder.stages.1: conv2d", as far as the position tells. */
+/* verdict_place: "step 7, encoder.stages.1: conv2d", as far as the position tells. */
 void verdict_place(const WirePosition *position, char *out, size_t out_bytes);
 
 #endif
