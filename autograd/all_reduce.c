@@ -209,14 +209,27 @@ void pass_all_reduce(Graph *graph, int64_t bucket_bytes, int n, const ValueId *v
 
 /* ---- accumulating early ---- */
 
-/* Index behind the item of `region` that makes `value`; -1 if none of its own does. */
-static int behind_producer(const Graph *graph, RegionId region, ValueId value)
+static bool writes(const Graph *graph, const Item *item, ValueId base)
 {
-    NodeId producer = graph->values[graph_base(graph, value)].producer;
-    const Region *r = &graph->regions[region];
-    for (int i = 0; i < r->n_items; i++)
-        if (!r->items[i].is_region && r->items[i].id == producer) return i + 1;
-    return -1;
+    if (item->is_region) {
+        const Region *r = &graph->regions[item->id];
+        for (int i = 0; i < r->n_items; i++)
+            if (writes(graph, &r->items[i], base)) return true;
+        return false;
+    }
+    const Node *node = &graph->nodes[item->id];
+    for (int d = 0; d < node->n_dst; d++)
+        if (!node->dead && graph_base(graph, node->dst[d]) == base) return true;
+    return false;
+}
+
+/* Index behind the last of the first n items that writes `value`: its producer, or, for a sum over
+ * an inner loop, that loop. */
+static int behind_last_writer(const Graph *graph, const Region *region, int n, ValueId value)
+{
+    ValueId base = graph_base(graph, value);
+    while (n > 0 && !writes(graph, &region->items[n - 1], base)) n--;
+    return n;
 }
 
 void pass_accumulate_early(Graph *graph)
@@ -228,8 +241,8 @@ void pass_accumulate_early(Graph *graph)
             Item item = r->items[i];
             const Node *node = item.is_region ? NULL : &graph->nodes[item.id];
             if (!node || !node->backward || node->op != OP_ACCUM) continue;
-            int to = behind_producer(graph, region, node->src[0]);
-            if (to < 0 || to >= i) continue;
+            int to = behind_last_writer(graph, r, i, node->src[0]);
+            if (to == 0) continue; /* made outside the loop */
             memmove(&r->items[to + 1], &r->items[to], (size_t)(i - to) * sizeof(Item));
             r->items[to] = item;
         }
