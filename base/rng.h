@@ -24,6 +24,7 @@ typedef enum RngPurpose {
     RNG_TEST = 11,
     RNG_ERROR_CLICK = 12, /* where a prediction is wrong; epoch = round */
     RNG_BOX_NOISE = 13,
+    RNG_REPLACEMENT = 14, /* which sample stands in for one that cannot be used */
 } RngPurpose;
 
 typedef struct RngKey {

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/rng.h"
 #include "base/soft_runs.h"
 #include "data/prompts.h"
 #include "data/sample.h"
@@ -48,6 +49,7 @@ struct Loader {
     int64_t next_image; /* handed out so far */
     bool stopping;
     double wait_seconds;
+    int64_t n_broken; /* samples, in delivered batches */
 };
 
 /* ---- One image ---- */
@@ -58,13 +60,40 @@ uint64_t loader_position(const LoaderConfig *config, int64_t step, int64_t b)
     return (uint64_t)((step * config->world_size + config->rank) * config->batch + b);
 }
 
+/* The sample that stands in for the one at `place`, after so many others. */
+static int64_t replacement(const Loader *loader, SourcePlace place, int attempt)
+{
+    RngKey key = {loader->config.seed, RNG_REPLACEMENT, place.epoch,
+                  source_sample_id(loader->source, place.index)};
+    uint64_t n = (uint64_t)source_size(loader->source);
+    return (int64_t)rng_below(key, (uint64_t)attempt, n);
+}
+
+static void note_fault(const SampleReader *reader, BatchFault *fault)
+{
+    if (sample_was_empty(reader))
+        fault->n_empty++;
+    else
+        fault->n_broken++;
+    snprintf(fault->message, sizeof fault->message, "%s", status_message());
+}
+
 static Status read_image(Loader *loader, SampleReader *reader, int64_t number)
 {
+    enum { MAX_ATTEMPTS = 16 }; /* a storage that is gone must not be tried sample by sample */
     const LoaderConfig *c = &loader->config;
     int64_t step = loader->first_step + number / c->batch, b = number % c->batch;
     SourcePlace place = source_at(loader->source, c->seed, loader_position(c, step, b));
     Batch *batch = &loader->ring[number / c->batch % loader->n_ring].batch;
-    return sample_read(reader, loader->source, place.index, place.epoch, batch, b);
+    int64_t index = place.index;
+    batch->fault[b] = (BatchFault){0};
+    for (int attempt = 0;; attempt++) {
+        Status status = sample_read(reader, loader->source, index, place.epoch, batch, b);
+        if (status != E_FILE && status != E_FORMAT) return status;
+        note_fault(reader, &batch->fault[b]);
+        if (attempt + 1 == MAX_ATTEMPTS) return status;
+        index = replacement(loader, place, attempt);
+    }
 }
 
 /* Keeps the failure of the batch's first failing image, whichever thread met it first. */
@@ -175,6 +204,7 @@ static void carve_batch(Carver *carver, const LoaderConfig *c, Batch *batch)
     batch->sample_id = carve(carver, n, sizeof *batch->sample_id);
     batch->epoch = carve(carver, n, sizeof *batch->epoch);
     batch->flipped = carve(carver, n, sizeof *batch->flipped);
+    batch->fault = carve(carver, n, sizeof *batch->fault);
 }
 
 static Status allocate_batch(const LoaderConfig *config, RingSlot *slot)
@@ -233,6 +263,9 @@ static Status check_config(const LoaderConfig *c)
     TRY(check_ranges(common, sizeof common / sizeof common[0]));
     if (!(c->flip >= 0.0 && c->flip <= 1.0))
         return status_fail(E_CONFIG, "data: flip is %g, wanted 0..1", c->flip);
+    if (!(c->max_bad_fraction >= 0.0 && c->max_bad_fraction <= 1.0))
+        return status_fail(E_CONFIG, "data: max_bad_fraction is %g, wanted 0..1",
+                           c->max_bad_fraction);
     if (c->n_masks == 0) return OK;
     if (!(c->box_probability >= 0.0 && c->box_probability <= 1.0))
         return status_fail(E_CONFIG, "data: box_probability is %g, wanted 0..1",
@@ -334,6 +367,25 @@ static double seconds_now(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* Counts the broken samples of a batch; too many make it a failed one. */
+static void count_broken(Loader *loader, RingSlot *slot)
+{
+    const LoaderConfig *c = &loader->config;
+    const char *message = "";
+    int64_t n = source_size(loader->source), before = loader->n_broken;
+    for (int64_t b = 0; b < c->batch; b++) {
+        loader->n_broken += slot->batch.fault[b].n_broken;
+        if (slot->batch.fault[b].n_broken > 0) message = slot->batch.fault[b].message;
+    }
+    if (loader->n_broken == before || (double)loader->n_broken <= c->max_bad_fraction * (double)n)
+        return;
+    slot->status = E_FORMAT;
+    snprintf(slot->message, sizeof slot->message,
+             "%s (broken samples so far: %lld; data.max_bad_fraction = %g allows %lld of %lld)",
+             message, (long long)loader->n_broken, c->max_bad_fraction,
+             (long long)(c->max_bad_fraction * (double)n), (long long)n);
+}
+
 Status loader_next(Loader *loader, const Batch **out)
 {
     double begin = seconds_now();
@@ -343,6 +395,7 @@ Status loader_next(Loader *loader, const Batch **out)
     if (loader->config.n_threads == 0) read_batch_here(loader, slot);
     while (slot->n_done < loader->config.batch)
         pthread_cond_wait(&loader->has_batch, &loader->mutex);
+    if (slot->status == OK) count_broken(loader, slot);
     loader->delivered = slot->status == OK; /* a failed batch stays, to be reported again */
     slot->batch.step = loader->first_step + loader->current;
     loader->wait_seconds += seconds_now() - begin;
@@ -351,5 +404,7 @@ Status loader_next(Loader *loader, const Batch **out)
     *out = &slot->batch;
     return OK;
 }
+
+int64_t loader_broken_samples(const Loader *loader) { return loader->n_broken; }
 
 double loader_wait_seconds(const Loader *loader) { return loader->wait_seconds; }

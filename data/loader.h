@@ -25,11 +25,11 @@ typedef enum PointPreset {
 } PointPreset;
 
 typedef struct LoaderConfig {
-    int64_t image_size;    /* S px; 0: no student image */
-    int64_t teacher_size;  /* px; 0: no teacher image */
+    int64_t image_size;               /* S px; 0: no student image */
+    int64_t teacher_size;             /* px; 0: no teacher image */
     const EmbeddingCache *embeddings; /* read with the images; NULL: none. Outlives the loader */
-    int64_t frame;         /* side of the prompt frame, px */
-    int64_t n_masks;       /* M slots per image; 0: images only (distillation) */
+    int64_t frame;                    /* side of the prompt frame, px */
+    int64_t n_masks;                  /* M slots per image; 0: images only (distillation) */
     int64_t n_slots;       /* P prompt slots per mask: 11 for 10 points and the padding point */
     int64_t max_points;    /* 1..10 */
     int64_t mask_words;    /* capacity of soft-run words per image, 32-bit words */
@@ -46,7 +46,17 @@ typedef struct LoaderConfig {
     int n_threads;    /* decoding threads; 0: decode in the caller's thread */
     int64_t prefetch; /* batches ahead */
     uint64_t seed;
+    double max_bad_fraction; /* broken samples, as a part of the source, that are replaced; the next
+                                one stops the loader */
 } LoaderConfig;
+
+/* Samples that were drawn for one image of a batch but could not be used. Another stands in, drawn
+ * by (seed, epoch, sample, attempt), so also the same for any number of threads and ranks. */
+typedef struct BatchFault {
+    int32_t n_broken;  /* files that are damaged or cannot be read */
+    int32_t n_empty;   /* samples whose masks were all left out by the filters */
+    char message[512]; /* what was wrong with the last of them; "" without a fault */
+} BatchFault;
 
 /* batch = B images; all memory is the loader's, valid until the next loader_next. */
 typedef struct Batch {
@@ -65,6 +75,7 @@ typedef struct Batch {
     uint64_t *sample_id;   /* (B) */
     uint32_t *epoch;       /* (B) */
     uint8_t *flipped;      /* (B) */
+    BatchFault *fault;     /* (B) */
 } Batch;
 
 /* loader_position: where image b of a step of config->rank lies in the endless sequence of epochs
@@ -80,8 +91,11 @@ Status loader_create(const Source *source, const LoaderConfig *config, int64_t f
 void loader_destroy(Loader *loader);
 
 /* loader_next: the batch of the next step; waits for it.
- * errors  those of reading a sample, naming its file; the same again when called again */
+ * errors  E_FILE, E_FORMAT naming a file that is broken, if max_bad_fraction does not allow one
+ * more or several in a row stood in for each other; other failures of reading a sample. The same
+ * again when called again */
 Status loader_next(Loader *loader, const Batch **out);
-double loader_wait_seconds(const Loader *loader); /* time spent waiting in loader_next so far */
+int64_t loader_broken_samples(const Loader *loader); /* in the batches delivered so far */
+double loader_wait_seconds(const Loader *loader);    /* time spent waiting in loader_next so far */
 
 #endif

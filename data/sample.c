@@ -15,6 +15,7 @@ struct SampleReader {
     RootReader root;
     ImageReader image;
     Annotations annotations;
+    bool was_empty; /* the last sample's masks were all left out */
     MaskResampler resampler;
     EmbeddingReader *embeddings; /* NULL: none are read */
     int64_t *choice;             /* (n_masks) annotation of each mask slot */
@@ -99,7 +100,8 @@ static Status read_annotations(SampleReader *reader, const Source *source, int64
     TRY(source_read_masks(source, index, &reader->root, annotations));
     char name[ROOT_NAME_BYTES];
     source_image_name(source, index, name);
-    if (annotations->n_items == 0)
+    reader->was_empty = annotations->n_items == 0;
+    if (reader->was_empty)
         return status_fail(E_FORMAT, "%.700s: the filters leave none of its masks", name);
     if (annotations->height == size.height && annotations->width == size.width) return OK;
     return status_fail(E_FORMAT,
@@ -174,10 +176,13 @@ static Status write_masks(SampleReader *reader, const Draw *draw, Batch *batch, 
     return OK;
 }
 
+bool sample_was_empty(const SampleReader *reader) { return reader->was_empty; }
+
 Status sample_read(SampleReader *reader, const Source *source, int64_t index, uint32_t epoch,
                    Batch *batch, int64_t b)
 {
     Draw draw = {.epoch = epoch, .sample = source_sample_id(source, index)};
+    reader->was_empty = false;
     RngKey key = {reader->config.seed, RNG_FLIP, draw.epoch, draw.sample};
     draw.flip = rng_uniform(key, 0) < reader->config.flip;
     batch->sample_id[b] = draw.sample;

@@ -19,4 +19,8 @@ void sample_reader_destroy(SampleReader *reader);
 Status sample_read(SampleReader *reader, const Source *source, int64_t index, uint32_t epoch,
                    Batch *batch, int64_t b);
 
+/* sample_was_empty: whether the last sample failed only because none of its masks passed the
+ * filters: it is not damaged. */
+bool sample_was_empty(const SampleReader *reader);
+
 #endif

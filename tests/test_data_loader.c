@@ -422,3 +422,62 @@ Test(prompts, masks_are_chosen_without_repetition_or_repeated_in_rounds)
     }
     for (int i = 0; i < 3; i++) cr_expect(repeats[i] > 70, "mask %d: %d", i, repeats[i]);
 }
+
+/* ---- broken samples ---- */
+
+/* Which samples a run of 3 epochs gives, in order; the number of broken ones that were met. */
+static int64_t list_samples(const Source *source, double max_bad, int n_threads, uint64_t *ids,
+                            int64_t n_steps)
+{
+    LoaderConfig config = small_config();
+    config.max_bad_fraction = max_bad;
+    config.n_threads = n_threads;
+    Loader *loader;
+    cr_assert_eq(loader_create(source, &config, 0, &loader), OK, "%s", status_message());
+    for (int64_t s = 0; s < n_steps; s++) {
+        const Batch *batch;
+        cr_assert_eq(loader_next(loader, &batch), OK, "%s", status_message());
+        memcpy(ids + s * config.batch, batch->sample_id, (size_t)config.batch * sizeof *ids);
+        for (int64_t b = 0; b < config.batch; b++)
+            cr_expect(!batch->fault[b].n_broken == !strstr(batch->fault[b].message, "sa_3.jpg"),
+                      "%s", batch->fault[b].message);
+    }
+    int64_t n = loader_broken_samples(loader);
+    loader_destroy(loader);
+    return n;
+}
+
+Test(loader, broken_samples_are_named_counted_and_replaced)
+{
+    enum { SAMPLES = 8, STEPS = 6, IMAGES = 4 * STEPS };
+    char folder[256], path[400];
+    uint64_t alone[IMAGES], threads[IMAGES];
+    Source *source;
+    SKIP_WITHOUT(sa_1_jpg, path);
+    test_folder("loader_broken", folder, sizeof folder);
+    for (int i = 0; i < SAMPLES; i++) link_pair(folder, i + 1, true);
+    snprintf(path, sizeof path, "%s/sa_3.jpg", folder);
+    cr_assert_eq(unlink(path), 0);
+    FILE *file = fopen(path, "w");
+    fputs("no JPEG", file);
+    fclose(file);
+    cr_assert_eq(open_source(folder, true, &source), OK, "%s", status_message());
+    int64_t n_broken = list_samples(source, 1, 0, alone, STEPS);
+    cr_expect_geq(n_broken, 3, "once an epoch: %lld", (long long)n_broken);
+    cr_expect_eq(list_samples(source, 1, 3, threads, STEPS), n_broken);
+    cr_expect_arr_eq(alone, threads, sizeof alone);
+    for (int i = 0; i < IMAGES; i++) cr_expect_neq(alone[i], 3);
+
+    LoaderConfig config = small_config(); /* 2 of 8 are allowed: the third stops */
+    config.max_bad_fraction = 0.25;
+    Loader *loader;
+    const Batch *batch;
+    Status status = OK;
+    cr_assert_eq(loader_create(source, &config, 0, &loader), OK);
+    for (int s = 0; s < STEPS && status == OK; s++) status = loader_next(loader, &batch);
+    cr_expect_eq(status, E_FORMAT);
+    cr_expect(message_has("sa_3.jpg") && message_has("allows 2 of 8"), "%s", status_message());
+    cr_expect_eq(loader_next(loader, &batch), E_FORMAT, "the same again");
+    loader_destroy(loader);
+    source_close(source);
+}

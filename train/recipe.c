@@ -204,6 +204,7 @@ LoaderConfig recipe_loader_config(const Recipe *recipe, const Options *o, StepKi
         .n_threads = (int)o->data_threads,
         .prefetch = o->data_prefetch,
         .seed = (uint64_t)o->seed,
+        .max_bad_fraction = o->data_max_bad_fraction,
     };
 }
 

@@ -466,6 +466,17 @@ static Status keep_step(Trainer *t, const StepResult *result)
     return save_is_due(t) ? save_state(t, NAN) : OK;
 }
 
+static void name_faults(Trainer *t, const Batch *batch)
+{
+    for (int64_t b = 0; b < t->loader_config.batch; b++) {
+        const BatchFault *fault = &batch->fault[b];
+        if (fault->n_broken + fault->n_empty == 0) continue;
+        log_text(t->log, LOG_WARN,
+                 "replaced a sample: %s (in this process: %" PRId64 " broken so far)",
+                 fault->message, loader_broken_samples(t->loader));
+    }
+}
+
 static Status run_step(Trainer *t, bool *stop)
 {
     const Batch *batch;
@@ -474,6 +485,7 @@ static Status run_step(Trainer *t, bool *stop)
     comm_at_step(t->comm, t->next_step);
     comm_doing(t->comm, "", "waiting for data", false);
     TRY(loader_next(t->loader, &batch));
+    name_faults(t, batch);
     TRY(feed(t, batch, result.lr));
     TRY(exec_run(t->exec));
     TRY(read_result(t, &result));
