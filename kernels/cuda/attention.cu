@@ -200,7 +200,7 @@ template <int LANES, int HD> static __device__ __forceinline__ void running_join
 
 /* Block (tile of queries, head). */
 template <typename T, int HD, int LANES>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 2)
     attention_kernel(T *dst, float *lse, const T *q, const T *k, const T *v, AttentionDims d,
                      int tiles)
 {
@@ -269,7 +269,7 @@ static __device__ __forceinline__ void sharing_prompts(const AttentionDims &d, i
 
 /* Block (tile of queries, head of q's prompts): dq. */
 template <typename T, int HD, int LANES>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 2)
     attention_dq_kernel(T *dq, GradSources<T> s, AttentionDims d, int tiles)
 {
     __shared__ Tile<HD> keys, values;
@@ -310,7 +310,7 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* Block (tile of keys, head of k's prompts): dk and dv. */
 template <typename T, int HD, int LANES>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 2)
     attention_dkv_kernel(T *dk, T *dv, GradSources<T> s, AttentionDims d, int tiles)
 {
     __shared__ Tile<HD> queries, gradients;

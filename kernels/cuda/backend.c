@@ -52,15 +52,6 @@ Status cuda_reshape(Backend *backend, KernelCall *call)
     return OK;
 }
 
-#define UNWRITTEN(name)                                             \
-    Status cuda_##name(Backend *backend, KernelCall *call)          \
-    {                                                               \
-        (void)backend;                                              \
-        return cuda_unsupported(call, "this op has no kernel yet"); \
-    }
-#include "kernels/cuda/unwritten.def"
-#undef UNWRITTEN
-
 /* ---- failures of run functions ---- */
 
 static Cuda *cuda_of(const KernelCall *call) { return call->context; }

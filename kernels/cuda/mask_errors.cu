@@ -26,7 +26,7 @@ static __device__ __forceinline__ int pixel_error(const MaskMaps &maps, const Ma
 
 /* Block (band, cell): of each row of the band, the pixels in prediction and target, and those in
  * one of them alone. `picks`: count only cells that take part in the output mode. */
-static __global__ void __launch_bounds__(MASK_THREADS)
+static __global__ void __launch_bounds__(MASK_THREADS, 2)
     count_kernel(int2 *counts, MaskMaps maps, bool picks)
 {
     SHARED_DYNAMIC(float, shared);
@@ -131,7 +131,7 @@ static __device__ __forceinline__ void own_part(int n, int *begin, int *end)
 }
 
 /* Block: one prompt. Ranks count wrong pixels in reading order. */
-static __global__ void __launch_bounds__(MASK_THREADS)
+static __global__ void __launch_bounds__(MASK_THREADS, 2)
     click_kernel(const int2 *counts, MaskMaps maps, Click click)
 {
     SHARED_DYNAMIC(float, shared);
