@@ -77,6 +77,11 @@ include kernels/cuda/build.mk
 include tests/cudasim/build.mk
 include tests/fuzz/build.mk
 
+# Ranks on this machine: equal losses, and KILLS kills or stops of one rank of four at random moments.
+KILLS ?= 3
+test-ranks: all
+	scripts/test_ranks.sh $(BUILD)/retort $(KILLS)
+
 # Damages each gradient rule in turn; every mutant must turn the gradient check red.
 mutants: $(BUILD)/tests/mutants
 	$<
@@ -116,6 +121,6 @@ fuzz-files:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all setup demo test sanitize lint tests mutants crashtest flat oracle kat-long fuzz-files clean
+.PHONY: test-ranks all setup demo test sanitize lint tests mutants crashtest flat oracle kat-long fuzz-files clean
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -31,6 +31,7 @@
 #include "checkpoints/digest.h"
 #include "data/clicker.h"
 #include "data/json_writer.h"
+#include "kernels/comm/launch.h"
 #include "train/commands.h"
 #include "train/eval_pictures.h"
 #include "train/judged.h"
@@ -403,8 +404,20 @@ static Status run_eval(Args *args, Eval *e)
     return e->args.out ? write_results(e) : OK;
 }
 
+/* Ranks would each judge all images and write the same file. */
+static Status check_alone(void)
+{
+    Launch launch;
+    TRY(launch_from_environment(&launch));
+    if (launch.world_size == 1) return OK;
+    return status_fail(E_UNSUPPORTED,
+                       "eval is one process, but %s started %d ranks; run it without %s",
+                       launch.launcher, launch.world_size, launch.launcher);
+}
+
 Status command_eval(Args *args)
 {
+    TRY(check_alone());
     Eval *e = mem_alloc(sizeof *e);
     Status status = run_eval(args, e);
     predictor_destroy(e->predictor);

@@ -1,7 +1,8 @@
 /* `retort teach`: the teacher's embeddings of all images of data.root, in a cache that `distill`
  * reads (teacher.embeddings). Images are decoded and resized as in training; with data.flip > 0
  * both views are kept. What is there already is not made again, so a killed process goes on where
- * it was, and several processes may share the images, each with a --part of its own.
+ * it was, and several processes may share the images, each with a --part of its own; ranks of torchrun,
+ * mpirun or srun take theirs by themselves.
  *
  *   retort teach CONFIG --out=FOLDER [--part=K/N] [--key=value ..]
  *   retort teach --verify=FOLDER                read every embedding; fails if one is damaged
@@ -16,6 +17,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 #include "data/image.h"
+#include "kernels/comm/launch.h"
 #include "train/commands.h"
 #include "train/embeddings.h"
 #include "train/log.h"
@@ -311,6 +313,22 @@ static Status parse_part(const char *text, TeachWork *work)
     return OK;
 }
 
+/* Ranks need not speak with each other: each keeps its part of the images in shards of its own. */
+static Status part_of_rank(bool given, TeachWork *work)
+{
+    Launch launch;
+    TRY(launch_from_environment(&launch));
+    if (launch.world_size == 1) return OK;
+    if (given)
+        return status_fail(E_CONFIG,
+                           "--part is given, but this is rank %d of %d started by %s, which takes "
+                           "its part by itself; keep one",
+                           launch.rank, launch.world_size, launch.launcher);
+    work->part = launch.rank + 1;
+    work->n_parts = launch.world_size;
+    return OK;
+}
+
 Status command_teach(Args *args)
 {
     const char *folder = args_flag(args, "verify"), *from = args_flag(args, "merge");
@@ -322,6 +340,7 @@ Status command_teach(Args *args)
     }
     TRY(args_need(args, "out", usage, &work.folder));
     if (part) TRY(parse_part(part, &work));
+    if (!from) TRY(part_of_rank(part != NULL, &work));
     Options options;
     TRY(options_load(config, args->n, args->words, &options));
     Status status = from ? merge(from, work.folder, options.teach_shard_size)
