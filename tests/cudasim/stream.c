@@ -64,7 +64,8 @@ struct CUstream_st {
     Op *first, *last;
     uint32_t n_queued;
     SimClock clock;
-    const SimCall *call;   /* of the operation that runs, or is about to */
+    SimCall call; /* what the operations that run now belong to */
+    bool in_call;
     struct Script *script; /* the capture it takes part in; NULL: none */
     uint32_t n_scripted;
     SimClock script_clock;
@@ -129,7 +130,8 @@ static void do_copy(const Work *work)
 static void do_work(struct CUstream_st *stream, const Op *op)
 {
     const Work *work = op->work;
-    sim_op_begin(work->name, stream->call, stream->index, op->number, &op->clock);
+    sim_op_begin(work->name, stream->in_call ? &stream->call : NULL, stream->index, op->number,
+                 &op->clock);
     switch (work->kind) {
     case OP_KERNEL: sim_kernel_run(&work->kernel); break;
     case OP_COPY: do_copy(work); break;
@@ -139,12 +141,13 @@ static void do_work(struct CUstream_st *stream, const Op *op)
         break;
     case OP_FUNCTION: work->run(work->data); break;
     case OP_CALL_BEGIN:
-        stream->call = work->call;
+        stream->call = *work->call;
+        stream->in_call = true;
         sim_call_begin(work->call);
         break;
     case OP_CALL_END:
         sim_call_end(work->call);
-        stream->call = NULL;
+        stream->in_call = false;
         break;
     case OP_RECORD: op->event->reached = op->version; break;
     case OP_WAIT: break;
