@@ -65,7 +65,7 @@ $(addprefix $(BUILD)/tests/,$(RUN_TESTS)): $(BUILD)/tests/program.o $(BUILD)/tes
 $(BUILD)/tests/test_allocations: $(BUILD)/tests/alloc_count.o
 $(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
 
-$(BUILD)/tests/test_kat_forward $(BUILD)/tests/kat_long: $(BUILD)/tests/kat_bench.o
+$(BUILD)/tests/test_kat_forward $(BUILD)/tests/kat_long $(BUILD)/tests/deviations: $(BUILD)/tests/kat_bench.o
 
 # The op cases, and what judges ops with them.
 OP_TEST_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/op_*.c) tests/gradcheck.c)
@@ -105,6 +105,10 @@ oracle: all
 	$(BUILD)/oracle/bin/python tests/oracle/golden.py $(BUILD)/golden
 	$(BUILD)/oracle/bin/python tests/oracle/models.py $(BUILD)/golden $(BUILD)/retort
 
+# The table of what low precision costs each model (README.md); IMAGE is any photograph.
+deviations: $(BUILD)/tests/deviations
+	$< $(IMAGE)
+
 # Known answers that take minutes and 4 GB: ViT-H and other large encoders.
 kat-long: $(BUILD)/tests/kat_long
 	$< -j1 --verbose
@@ -121,6 +125,6 @@ fuzz-files:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: test-ranks all setup demo test sanitize lint tests mutants crashtest flat oracle kat-long fuzz-files clean
+.PHONY: test-ranks all setup demo test sanitize lint tests mutants crashtest flat oracle kat-long deviations fuzz-files clean
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

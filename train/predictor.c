@@ -143,6 +143,8 @@ ImageSize predictor_image_size(const Predictor *predictor) { return predictor->s
 
 int64_t predictor_lowres(const Predictor *predictor) { return model_lowres(predictor->model); }
 
+const float *predictor_embedding(const Predictor *predictor) { return predictor->embedding; }
+
 void predictor_mask(Predictor *predictor, const float *logits, uint8_t *mask)
 {
     upsample_mask(&predictor->upsampler, logits, mask);

@@ -50,6 +50,8 @@ Status predictor_open(const Options *options, const char *weights_path, int64_t 
 Status predictor_set_image(Predictor *predictor, ImageReader *reader);
 ImageSize predictor_image_size(const Predictor *predictor);
 int64_t predictor_lowres(const Predictor *predictor); /* side of the logits, px */
+/* predictor_embedding: of the present image, (grid,grid,D) as f32; valid until the next image. */
+const float *predictor_embedding(const Predictor *predictor);
 
 /* predictor_predict: masks of n prompts.
  * multimask  true: C = 3 candidates a prompt, false: C = 1, the single-mask output
