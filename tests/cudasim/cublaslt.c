@@ -280,21 +280,25 @@ static double epilogue(const Product *p, uint64_t row, double value)
     return value;
 }
 
-static double dot(const Product *p, const char *a, const char *b, uint64_t row, uint64_t col)
+/* op(A) by rows, or op(B) by columns: lines of `depth` values. */
+static double *unpack(const Product *p, const Layout *l, const char *base, bool by_rows,
+                      uint64_t n_lines, uint64_t depth)
 {
-    DType type = dtype_of(p->a.type);
-    uint64_t depth = applied(&p->a, p->desc.trans_a).cols;
+    DType type = dtype_of(l->type);
     bool tf32 = p->desc.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+    double *values = malloc(n_lines * depth * sizeof *values);
+    for (uint64_t i = 0; i < n_lines; i++)
+        for (uint64_t k = 0; k < depth; k++) {
+            double value = value_load(base, type, by_rows ? index_of(l, i, k) : index_of(l, k, i));
+            values[i * depth + k] = tf32 ? value_tf32(value) : value;
+        }
+    return values;
+}
+
+static double dot(const double *x, const double *y, uint64_t depth)
+{
     double sum = 0;
-    for (uint64_t k = 0; k < depth; k++) {
-        double x = value_load(a, type,
-                              p->desc.trans_a == CUBLAS_OP_N ? index_of(&p->a, row, k)
-                                                             : index_of(&p->a, k, row));
-        double y = value_load(b, type,
-                              p->desc.trans_b == CUBLAS_OP_N ? index_of(&p->b, k, col)
-                                                             : index_of(&p->b, col, k));
-        sum += tf32 ? value_tf32(x) * value_tf32(y) : x * y;
-    }
+    for (uint64_t k = 0; k < depth; k++) sum += x[k] * y[k];
     return sum;
 }
 
@@ -307,13 +311,18 @@ static void run_batch(const Product *p, int64_t batch)
     if (!touch(&p->a, a, false) || !touch(&p->b, b, false)) return;
     if (p->beta != 0 && !touch(&p->c, c, false)) return;
     if (!touch(&p->d, d, true)) return;
+    uint64_t depth = applied(&p->a, p->desc.trans_a).cols;
+    double *left = unpack(p, &p->a, a, p->desc.trans_a == CUBLAS_OP_N, p->d.rows, depth);
+    double *right = unpack(p, &p->b, b, p->desc.trans_b != CUBLAS_OP_N, p->d.cols, depth);
     for (uint64_t col = 0; col < p->d.cols; col++)
         for (uint64_t row = 0; row < p->d.rows; row++) {
-            double value = p->alpha * dot(p, a, b, row, col);
+            double value = p->alpha * dot(left + row * depth, right + col * depth, depth);
             if (p->beta != 0)
                 value += p->beta * value_load(c, dtype_of(p->c.type), index_of(&p->c, row, col));
             value_store(d, dtype_of(p->d.type), index_of(&p->d, row, col), epilogue(p, row, value));
         }
+    free(left);
+    free(right);
 }
 
 static void run_product(void *data)

@@ -13,7 +13,7 @@
 #include "tests/program.h"
 #include "tests/support.h"
 
-enum { N_STEPS = 10, N_IMAGES = 4, N_MASKS = 3 };
+enum { N_STEPS = 10, N_AGAIN = 3, N_IMAGES = 4, N_MASKS = 3 };
 #define F32_TOL 2e-4
 #define LOW_TOL 5e-2
 
@@ -42,16 +42,16 @@ static const char *backend_under_test(void)
     return name ? name : "cudasim";
 }
 
-/* Runs into `folder` of the place; losses of n_steps. */
+/* Runs n_steps into `folder` of the place and reads their losses. */
 static void run(const Place *place, const char *command, const char *backend, const char *options,
-                const char *folder, double *losses)
+                const char *folder, int n_steps, double *losses)
 {
     char path[300];
     snprintf(path, sizeof path, "%s/%s", place->root, folder);
     program_succeed("%s --data.root=%s --run.dir=%s --train.steps=%d --run.backend=%s "
                     "--optim.schedule=constant %s",
-                    command, place->scenes, path, N_STEPS, backend, options);
-    cr_assert_eq(log_column(path, "loss", N_STEPS, losses), N_STEPS);
+                    command, place->scenes, path, n_steps, backend, options);
+    cr_assert_eq(log_column(path, "loss", n_steps, losses), n_steps);
 }
 
 static void expect_same_curve(const double *got, const double *wanted, double tolerance)
@@ -64,16 +64,17 @@ static void expect_same_curve(const double *got, const double *wanted, double to
 static void check_curves(const char *name, const char *command)
 {
     Place place = make_place(name);
-    double wanted[N_STEPS], got[N_STEPS], again[N_STEPS], low[N_STEPS];
-    run(&place, command, "cpu", "", "cpu", wanted);
-    run(&place, command, backend_under_test(), "", "cuda", got);
+    double wanted[N_STEPS], got[N_STEPS], again[N_AGAIN], low[N_STEPS];
+    run(&place, command, "cpu", "", "cpu", N_STEPS, wanted);
+    run(&place, command, backend_under_test(), "", "cuda", N_STEPS, got);
     expect_same_curve(got, wanted, F32_TOL);
     cr_expect_lt(got[N_STEPS - 1], got[0], "the loss does not fall");
-    run(&place, command, backend_under_test(), "--run.recording=false", "unrecorded", again);
-    for (int i = 0; i < N_STEPS; i++)
+    run(&place, command, backend_under_test(), "--run.recording=false", "unrecorded", N_AGAIN,
+        again);
+    for (int i = 0; i < N_AGAIN; i++)
         cr_expect_eq(got[i], again[i], "step %d: recorded %.9g, launched %.9g", i, got[i],
                      again[i]);
-    run(&place, command, backend_under_test(), "--run.precision=bf16", "bf16", low);
+    run(&place, command, backend_under_test(), "--run.precision=bf16", "bf16", N_STEPS, low);
     expect_same_curve(low, wanted, LOW_TOL);
 }
 
