@@ -3,6 +3,7 @@
 #   make demo       the recipe, end to end    make sanitize  the same tests, every memory access checked
 #   make lint       the habits of this code   make mutants   damaged gradient rules must be found
 #   make fuzz       readers of files are given any bytes, ten minutes each
+#   make crashtest  runs that are killed end in the same bits     make flat      memory over 2,000 steps
 #   make CUDA=1     with the CUDA plug-in, see kernels/cuda/build.mk
 CC ?= gcc
 CXX ?= g++

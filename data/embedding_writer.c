@@ -90,6 +90,19 @@ static Status check_info(const EmbeddingWriter *writer)
                        why);
 }
 
+static Status seal_shard(EmbeddingWriter *writer)
+{
+    EmbeddingShardWriter *shard = writer->shard;
+    writer->shard = NULL;
+    return shard ? embedding_shard_seal(shard) : OK;
+}
+
+static Status seal_if_full(EmbeddingWriter *writer)
+{
+    bool full = embedding_shard_bytes(writer->shard) >= writer->config.shard_bytes;
+    return full ? seal_shard(writer) : OK;
+}
+
 /* Only the last shard of a part can be unsealed: the next one is begun when it is sealed. */
 static Status take_up_shard(EmbeddingWriter *writer)
 {
@@ -103,6 +116,7 @@ static Status take_up_shard(EmbeddingWriter *writer)
     if (!shard.sealed) {
         writer->cut_bytes = file_bytes - shard.end;
         status = embedding_shard_resume(writer->config.ops, &shard, &writer->shard);
+        if (status == OK) status = seal_if_full(writer); /* killed between its end and its index */
     }
     embedding_shard_close(&shard);
     return status;
@@ -171,20 +185,12 @@ static Status begin_shard(EmbeddingWriter *writer)
     return status;
 }
 
-static Status seal_shard(EmbeddingWriter *writer)
-{
-    EmbeddingShardWriter *shard = writer->shard;
-    writer->shard = NULL;
-    return shard ? embedding_shard_seal(shard) : OK;
-}
-
 Status embedding_writer_append(EmbeddingWriter *writer, uint64_t id, const void *const *bytes,
                                const size_t *n_bytes)
 {
     if (!writer->shard) TRY(begin_shard(writer));
     TRY(embedding_shard_append(writer->shard, id, bytes, n_bytes));
-    bool full = embedding_shard_bytes(writer->shard) >= writer->config.shard_bytes;
-    return full ? seal_shard(writer) : OK;
+    return seal_if_full(writer);
 }
 
 Status embedding_writer_merge(EmbeddingWriter *writer, const EmbeddingCache *from,
