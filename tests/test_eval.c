@@ -453,6 +453,17 @@ Test(segment, writes_what_the_predictor_gives)
     cr_expect(file_exists(path), "%s", path);
     snprintf(path, sizeof path, "%s/mask_1_2.png", out + strlen("--out="));
     cr_expect(file_exists(path), "%s", path);
+
+    char *fewer[] = {image, "--model=" MODEL, "--run.threads=1", weights, out,
+                     "--point=500,375", "--prompt=box:100,200,800,1500"};
+    *record = (MaskRecord){0};
+    must(command_segment(&(Args){.n = 7, .words = fewer}));
+    snprintf(path, sizeof path, "%s/masks.json", out + strlen("--out="));
+    must(json_read(path, take_record, record));
+    cr_expect_eq(record->n_masks, 2);
+    cr_expect_float_eq(record->iou, fmaxf(fmaxf(iou[0], iou[1]), iou[2]), 1e-5);
+    snprintf(path, sizeof path, "%s/mask_1.png", out + strlen("--out="));
+    cr_expect(file_exists(path), "%s", path);
     free(rle.counts);
     free(record);
     free(logits);

@@ -6,8 +6,8 @@
  *
  * All --point and the --box make one prompt set; each --prompt is a set of its own, as in
  * --prompt=box:10,20,300,400+point:50,60+point:70,80,0. Coordinates are px of the image; label 1
- * (default): the point is part of the object, 0: it is not. A set gives one mask, or three with
- * --multimask.
+ * (default): the point is part of the object, 0: it is not. Of a set's three masks the one with the
+ * highest predicted IoU is kept, as by `retort eval`, or all with --multimask.
  *
  * Written to FOLDER: mask_P.png for each set P, from 0 (with --multimask mask_P_C.png for its
  * candidates C), overlay.png (overlay_C.png) with the masks and prompts of all sets, and masks.json
@@ -32,7 +32,7 @@ static const char usage[] =
 
 typedef struct Segment {
     const char *image, *weights, *folder;
-    int64_t n_candidates; /* masks of a set */
+    int64_t n_candidates; /* masks that are kept of a set */
     PromptSets sets;
     Options options;
     Recipe recipe;
@@ -62,21 +62,35 @@ static void name_file(const Segment *s, const char *stem, int64_t set, int64_t c
 
 /* ---- predicting ---- */
 
+/* Of each set's candidates only the most confident is left, in place `set` of logits and iou. */
+static void keep_most_confident(Segment *s)
+{
+    int64_t lowres = predictor_lowres(s->predictor), n_px = lowres * lowres;
+    for (int64_t set = 0; set < s->sets.n; set++) {
+        int64_t first = set * PREDICTOR_CANDIDATES;
+        int64_t best = first + predictor_most_confident(s->iou + first, PREDICTOR_CANDIDATES);
+        memmove(s->logits + set * n_px, s->logits + best * n_px, (size_t)n_px * sizeof(float));
+        s->iou[set] = s->iou[best];
+    }
+}
+
 static Status predict(Segment *s)
 {
     int64_t n = s->sets.n, n_masks = n * s->n_candidates, lowres = predictor_lowres(s->predictor);
-    s->logits = mem_alloc((size_t)(n_masks * lowres * lowres) * sizeof(float));
-    s->iou = mem_alloc((size_t)n_masks * sizeof(float));
+    size_t n_predicted = (size_t)(n * PREDICTOR_CANDIDATES);
+    s->logits = mem_alloc(n_predicted * (size_t)(lowres * lowres) * sizeof(float));
+    s->iou = mem_alloc(n_predicted * sizeof(float));
     s->masks = calloc((size_t)n_masks, (size_t)s->n_px);
     if (!s->masks) return status_fail(E_MEMORY, "out of memory: %lld masks", (long long)n_masks);
     Prompt *prompts = mem_alloc((size_t)n * sizeof *prompts);
     for (int64_t i = 0; i < n; i++) prompts[i] = prompt_of(&s->sets.items[i]);
-    Status status = predictor_predict(s->predictor, n, prompts, s->n_candidates > 1, s->logits,
-                                      s->iou);
-    for (int64_t i = 0; status == OK && i < n_masks; i++)
-        predictor_mask(s->predictor, s->logits + i * lowres * lowres, s->masks + i * s->n_px);
+    Status status = predictor_predict(s->predictor, n, prompts, true, s->logits, s->iou);
     free(prompts);
-    return status;
+    TRY(status);
+    if (s->n_candidates == 1) keep_most_confident(s);
+    for (int64_t i = 0; i < n_masks; i++)
+        predictor_mask(s->predictor, s->logits + i * lowres * lowres, s->masks + i * s->n_px);
+    return OK;
 }
 
 /* ---- pictures ---- */
