@@ -4,6 +4,7 @@
 #   make lint       the habits of this code   make mutants   damaged gradient rules must be found
 #   make fuzz       readers of files are given any bytes, ten minutes each
 #   make crashtest  runs that are killed end in the same bits     make flat      memory over 2,000 steps
+#   make selftest   is the loss right?        make own-data  the README's page about your own data, as written
 #   make CUDA=1     with the CUDA plug-in, see kernels/cuda/build.mk
 CC ?= gcc
 CXX ?= g++
@@ -30,6 +31,18 @@ setup:
 demo: setup
 	$(MAKE) all
 	scripts/demo.sh $(BUILD)/retort
+
+# The README's "Your own data", as it is written there; after `make demo`.
+own-data: $(BUILD)/retort
+	scripts/own_data.sh
+
+# Is the loss right, and would the band of `retort selftest` see a wrong one?
+selftest: $(BUILD)/retort
+	scripts/selftest.sh $(BUILD)/retort
+
+# The progress bar and Ctrl-C, in a terminal.
+terminal: $(BUILD)/retort
+	scripts/terminal.sh $(BUILD)/retort
 test: setup
 	$(MAKE) all tests
 	scripts/test.sh $(BUILD)
@@ -60,8 +73,8 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/tests/kat
 	$(CC) $(EXTRA) $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS) -o $@
 
 # Whole runs: the program, and data made up for it.
-RUN_TESTS = test_inspect test_runs test_validation test_source test_tar test_run_forms test_teach test_bad_days test_memory \
-            test_allocations test_bench
+RUN_TESTS = test_selftest test_inspect test_runs test_validation test_source test_tar test_run_forms test_teach test_bad_days \
+            test_memory test_allocations test_bench
 $(addprefix $(BUILD)/tests/,$(RUN_TESTS)): $(BUILD)/tests/program.o $(BUILD)/tests/make_scenes.o
 $(BUILD)/tests/test_allocations: $(BUILD)/tests/alloc_count.o
 $(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
@@ -126,6 +139,6 @@ fuzz-files:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: test-ranks all setup demo test sanitize lint tests mutants crashtest flat oracle kat-long deviations fuzz-files clean
+.PHONY: test-ranks all setup demo own-data selftest terminal test sanitize lint tests mutants crashtest flat oracle kat-long deviations fuzz-files clean
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -17,6 +17,7 @@ libssl-dev
 libzstd-dev
 zlib1g-dev
 libcriterion-dev
+tmux
 $*
 "
 

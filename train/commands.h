@@ -15,5 +15,6 @@ Status command_inspect(Args *args);
 Status command_export(Args *args);
 Status command_trace(Args *args);
 Status command_bench(Args *args);
+Status command_selftest(Args *args);
 
 #endif

@@ -23,6 +23,7 @@ static const Command commands[] = {
     {"inspect", command_inspect, "layers, parameters and MACs of a model; tensors of a file"},
     {"export", command_export, "convert weights between safetensors and PyTorch's .pth"},
     {"trace", command_trace, "exact steps on given inputs, to compare with PyTorch"},
+    {"selftest", command_selftest, "is the loss right? train 200 steps, compare with a kept band"},
     {"bench", command_bench, "time training steps and forward passes"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
