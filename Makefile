@@ -95,6 +95,13 @@ include tests/fuzz/build.mk
 KILLS ?= 3
 test-ranks: all
 	scripts/test_ranks.sh $(BUILD)/retort $(KILLS)
+# A real Slurm of Debian's slurm-wlm on this machine, as root; and a real torchrun from PyPI's torch.
+test-slurm: all
+	scripts/test_slurm.sh $(BUILD)/retort
+test-torchrun: all
+	python3 -m venv $(BUILD)/oracle
+	$(BUILD)/oracle/bin/pip install --quiet torch numpy
+	PATH=$(CURDIR)/$(BUILD)/oracle/bin:$$PATH scripts/test_torchrun.sh $(BUILD)/retort
 
 # Damages each gradient rule in turn; every mutant must turn the gradient check red.
 mutants: $(BUILD)/tests/mutants
@@ -139,6 +146,6 @@ fuzz-files:
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: test-ranks all setup demo own-data selftest terminal test sanitize lint tests mutants crashtest flat oracle kat-long deviations fuzz-files clean
+.PHONY: test-ranks test-slurm test-torchrun all setup demo own-data selftest terminal test sanitize lint tests mutants crashtest flat oracle kat-long deviations fuzz-files clean
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
