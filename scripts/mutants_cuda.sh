@@ -56,10 +56,10 @@ judge() {
         echo "$name: BROKEN: $filter fails without the fault"
     elif timeout 300 "$dir/$program" -j1 --color=never --filter "$filter" >"$dir/log" 2>&1; then
         echo "$name: SURVIVED: $(sed -n 's/^Fault: //p' "$patch")"
-    elif grep -q 'cannot load the plug-in' "$dir/log"; then
+    elif grep -aq 'cannot load the plug-in' "$dir/log"; then
         echo "$name: BROKEN: $(grep -m 1 'cannot load' "$dir/log")"
     else
-        said=$(grep -m 1 -E '^\[----\] +[^ ].* ' <(grep -v -E 'Assertion Failed|Criterion|Running' "$dir/log"))
+        said=$(grep -a -m 1 -E '^\[----\] +[^ ].* ' <(grep -a -v -E 'Assertion Failed|Criterion|Running' "$dir/log"))
         echo "$name: killed: $(echo "${said#\[----\]}" | cut -c 1-150 | sed 's/^ *//')"
     fi
 }

@@ -92,6 +92,11 @@ static Status check_operand(const KernelCall *call, const char *side, int index,
                             const Tensor *tensor, const OpOperand *operand)
 {
     if (tensor->dtype == DT_NONE && operand->optional) return OK;
+    if (shape_elems(tensor->shape) > INT32_MAX)
+        return cuda_unsupported(call,
+                                "%s %d has %lld elements, at most %d are counted; use a "
+                                "smaller batch or chunk",
+                                side, index, (long long)shape_elems(tensor->shape), INT32_MAX);
     if (dtype_fits(operand, tensor->dtype)) return OK;
     return cuda_unsupported(call, "%s %d has dtype %s", side, index, dtype_name(tensor->dtype));
 }
