@@ -90,6 +90,7 @@ tests: $(TESTS)
 include kernels/cuda/build.mk
 include tests/cudasim/build.mk
 include tests/fuzz/build.mk
+include tests/data.mk
 
 # Ranks on this machine: equal losses, and KILLS kills or stops of one rank of four at random moments.
 KILLS ?= 3

@@ -367,18 +367,19 @@ static double seconds_now(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Counts the broken samples of a batch; too many make it a failed one. */
+/* Counts the broken samples of a batch; too many make it a failed one. A sample that is met in
+ * every epoch is no more of the whole in the last one than in the first. */
 static void count_broken(Loader *loader, RingSlot *slot)
 {
     const LoaderConfig *c = &loader->config;
-    const char *message = "";
-    int64_t n = source_size(loader->source), before = loader->n_broken;
+    const char *message = NULL;
+    int64_t n = source_size(loader->source), n_read = (loader->current + 1) * c->batch;
+    if (n_read > n) n = n_read;
     for (int64_t b = 0; b < c->batch; b++) {
         loader->n_broken += slot->batch.fault[b].n_broken;
         if (slot->batch.fault[b].n_broken > 0) message = slot->batch.fault[b].message;
     }
-    if (loader->n_broken == before || (double)loader->n_broken <= c->max_bad_fraction * (double)n)
-        return;
+    if (message == NULL || (double)loader->n_broken <= c->max_bad_fraction * (double)n) return;
     slot->status = E_FORMAT;
     snprintf(slot->message, sizeof slot->message,
              "%s (broken samples so far: %lld; data.max_bad_fraction = %g allows %lld of %lld)",

@@ -46,8 +46,8 @@ typedef struct LoaderConfig {
     int n_threads;    /* decoding threads; 0: decode in the caller's thread */
     int64_t prefetch; /* batches ahead */
     uint64_t seed;
-    double max_bad_fraction; /* broken samples, as a part of the source, that are replaced; the next
-                                one stops the loader */
+    double max_bad_fraction; /* broken samples that are replaced, as a part of the source, or of the
+                                images read if they are more; the next one stops the loader */
 } LoaderConfig;
 
 /* Samples that were drawn for one image of a batch but could not be used. Another stands in, drawn

@@ -12,7 +12,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "base/rng.h"
 #include "data/root.h"
 #include "data/tar_index.h"
 
@@ -113,16 +112,6 @@ static const RootOps ops = {close_shards, sample_id, id_group, image_name, read_
 
 /* ---- opening ---- */
 
-/* The name tells shards of one name in several folders apart. */
-static Status index_path(const char *folder, const char *shard, char path[ROOT_NAME_BYTES])
-{
-    const char *slash = strrchr(shard, '/');
-    int n = snprintf(path, ROOT_NAME_BYTES, "%s/%s.%016llx.index", folder,
-                     slash ? slash + 1 : shard, (unsigned long long)rng_name_hash(shard));
-    if (n < ROOT_NAME_BYTES) return OK;
-    return status_fail(E_FILE, "%s: a path of more than %d characters", shard, ROOT_NAME_BYTES - 1);
-}
-
 static Status build_and_keep(const char *shard, const TarShard *info, const char *path,
                              TarIndex *out)
 {
@@ -142,7 +131,7 @@ static Status open_index(const char *shard, const char *folder, TarIndex *out)
     TarShard info;
     if (folder == NULL) return tar_index_build(shard, out);
     TRY(tar_shard_stat(shard, &info));
-    TRY(index_path(folder, shard, path));
+    TRY(tar_index_path(folder, shard, path));
     Status status = tar_index_open(path, &info, out);
     if (status == OK || status == E_MEMORY) return status;
     int lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

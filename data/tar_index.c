@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -14,7 +15,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "data/root.h"
+#include "base/rng.h"
 
 /* ---- building ---- */
 
@@ -246,6 +247,14 @@ typedef struct IndexHeader {
     TarShard shard;
     uint64_t crc; /* of the records, then of this header with crc = 0 */
 } IndexHeader;
+
+Status tar_index_path(const char *folder, const char *shard, char path[ROOT_NAME_BYTES])
+{
+    int n = snprintf(path, ROOT_NAME_BYTES, "%s/%s.%016llx.index", folder, path_base_name(shard),
+                     (unsigned long long)rng_name_hash(shard));
+    if (n < ROOT_NAME_BYTES) return OK;
+    return status_fail(E_FILE, "%s: a path of more than %d characters", shard, ROOT_NAME_BYTES - 1);
+}
 
 static const uint64_t index_magic = 0x3158444954524f54; /* "TORTIDX1" */
 

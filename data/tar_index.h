@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "data/buffer.h"
+#include "data/root.h"
 #include "data/tar_header.h"
 
 enum { TAR_BLOCK_BYTES = 512 };
@@ -45,6 +46,10 @@ Status tar_index_build(const char *shard, TarIndex *out);
 
 /* tar_shard_stat: size and time of change. errors  E_FILE */
 Status tar_shard_stat(const char *shard, TarShard *out);
+
+/* tar_index_path: where a folder keeps the index of a shard; a hash of the shard's path tells
+ * shards of one name apart. errors  E_FILE if it is too long */
+Status tar_index_path(const char *folder, const char *shard, char path[ROOT_NAME_BYTES]);
 
 /* tar_index_write: the index of a shard, replacing the file `path`. errors  E_FILE */
 Status tar_index_write(const FileOps *ops, const char *path, const TarShard *shard,
