@@ -92,7 +92,7 @@ static const OpCase cases[] = {
     PAD("in front", 0, 2, 0, NORMAL(3, 4)),
     PAD("long rows", 1, 3, 500, NORMAL(9, 1100)),
 
-    SUM("long rows", OF(2, 1), NORMAL(2, 9001)),
+    SUM("rows of several parts", OF(2, 1), NORMAL(2, 9001)),
     SUM("to a row", OF(7), NORMAL(3, 5, 7)),
     SUM("inner and outer axes", OF(1, 3, 1, 5), NORMAL(2, 3, 4, 5)),
     SUM("to one", OF(1), NORMAL(3000)),
