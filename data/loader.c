@@ -16,8 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "base/soft_runs.h"
 #include "data/prompts.h"
@@ -360,13 +360,6 @@ static void read_batch_here(Loader *loader, const RingSlot *slot)
     }
 }
 
-static double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 /* Counts the broken samples of a batch; too many make it a failed one. A sample that is met in
  * every epoch is no more of the whole in the last one than in the first. */
 static void count_broken(Loader *loader, RingSlot *slot)
@@ -389,7 +382,7 @@ static void count_broken(Loader *loader, RingSlot *slot)
 
 Status loader_next(Loader *loader, const Batch **out)
 {
-    double begin = seconds_now();
+    double begin = clock_seconds();
     pthread_mutex_lock(&loader->mutex);
     release_current(loader);
     RingSlot *slot = &loader->ring[loader->current % loader->n_ring];
@@ -399,7 +392,7 @@ Status loader_next(Loader *loader, const Batch **out)
     if (slot->status == OK) count_broken(loader, slot);
     loader->delivered = slot->status == OK; /* a failed batch stays, to be reported again */
     slot->batch.step = loader->first_step + loader->current;
-    loader->wait_seconds += seconds_now() - begin;
+    loader->wait_seconds += clock_seconds() - begin;
     pthread_mutex_unlock(&loader->mutex);
     if (slot->status != OK) return status_fail(slot->status, "%s", slot->message);
     *out = &slot->batch;

@@ -6,20 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "data/source.h"
 #include "data/tar_index.h"
 
 enum { SHARDS = 1000, PER_SHARD = 11000, MEMBER_BLOCKS = 900, MAX_SECONDS = 2, MAX_MB = 200 };
-
-static double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static double resident_mb(void)
 {
@@ -71,15 +64,15 @@ static Status measure(const char *folder, const char *index_folder)
     SourceConfig config = {
         .roots = &folder, .n_roots = 1, .masks = true, .index_folder = index_folder};
     Source *source;
-    double before_mb = resident_mb(), start = now_seconds();
+    double before_mb = resident_mb(), start = clock_seconds();
     TRY(source_open(&config, &source));
-    double open_seconds = now_seconds() - start;
+    double open_seconds = clock_seconds() - start;
     int64_t n = source_epoch_size(source);
     uint64_t sum = 0;
-    start = now_seconds();
+    start = clock_seconds();
     for (int64_t position = 0; position < n; position++)
         sum += source_sample_id(source, source_at(source, 1, (uint64_t)position).index);
-    double next_us = 1e6 * (now_seconds() - start) / (double)n, mb = resident_mb() - before_mb;
+    double next_us = 1e6 * (clock_seconds() - start) / (double)n, mb = resident_mb() - before_mb;
     source_close(source);
     printf("%lld images in %d shards: opened in %.2f s, %.0f MB, next sample %.3f us\n",
            (long long)n, SHARDS, open_seconds, mb, next_us);

@@ -26,6 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "checkpoints/safetensors.h"
 #include "tests/make_scenes.h"
@@ -202,13 +203,6 @@ static pid_t start(Job job, const char *folder)
     _exit(status == OK ? 0 : 1);
 }
 
-static double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 typedef enum End { END_DONE, END_FAILED, END_KILLED } End;
 
 /* One process of a job under one harm. `at` is microseconds for a kill at a time, else a call. */
@@ -365,11 +359,11 @@ static void run_undisturbed(Undisturbed undisturbed[N_JOBS])
     char folder[200];
     test_folder("crashtest/undisturbed", folder, sizeof folder);
     for (int job = 0; job < N_JOBS; job++) {
-        double start_seconds = now_seconds();
+        double start_seconds = clock_seconds();
         if (run_once((Job)job, folder, HARM_NONE, 0) != END_DONE)
             give_up("%s does not end", job_names[job]);
         Undisturbed *u = &undisturbed[job];
-        u->microseconds = (long)(1e6 * (now_seconds() - start_seconds));
+        u->microseconds = (long)(1e6 * (clock_seconds() - start_seconds));
         for (int c = 0; c < N_CALLS; c++) u->calls[c] = atomic_load(&shared->calls[c]);
         printf("%-8s %.2f s, %ld writes, %ld fsyncs, %ld renames\n", job_names[job],
                1e-6 * (double)u->microseconds, u->calls[CALL_WRITE], u->calls[CALL_FSYNC],
@@ -407,7 +401,7 @@ int main(int argc, char **argv)
     Count count = {.wanted_kills = argc > 1 ? atoi(argv[1]) : 200};
     int wanted_faults = argc > 2 ? atoi(argv[2]) : 20;
     Undisturbed undisturbed[N_JOBS];
-    double start_seconds = now_seconds();
+    double start_seconds = clock_seconds();
     seed = argc > 3 ? strtoull(argv[3], NULL, 10) : (uint64_t)time(NULL);
     printf("seed %llu\n", (unsigned long long)seed);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -423,6 +417,6 @@ int main(int argc, char **argv)
            "%.0f s\n",
            all_kills(&count), count.kills_inside, count.kills[JOB_TEACH], count.kills[JOB_DISTILL],
            count.kills[JOB_FINETUNE], 4 * wanted_faults, count.chains,
-           now_seconds() - start_seconds);
+           clock_seconds() - start_seconds);
     return 0;
 }

@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 struct Saver {
@@ -36,18 +36,11 @@ struct Saver {
     int64_t asked_step, saved_step;
 };
 
-static double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* ---- the thread ---- */
 
 static void write_state(Saver *saver)
 {
-    double start = now_seconds();
+    double start = clock_seconds();
     char *path = run_folder_state_path(saver->folder, saver->header.step);
     saver->status = snapshot_write(saver->snapshot, saver->folder->ops, path, &saver->header);
     if (saver->status == OK)
@@ -55,7 +48,7 @@ static void write_state(Saver *saver)
     if (saver->status != OK)
         snprintf(saver->message, sizeof saver->message, "%s", status_message());
     free(path);
-    saver->write_seconds = now_seconds() - start;
+    saver->write_seconds = clock_seconds() - start;
 }
 
 static void *write_states(void *argument)
@@ -170,7 +163,7 @@ Status saver_wait(Saver *saver)
 Status saver_save(Saver *saver, const StateHeader *header, double score)
 {
     if (header->step == saver->asked_step && isnan(score)) return OK;
-    double start = now_seconds();
+    double start = clock_seconds();
     TRY(saver_wait(saver));
     TRY(snapshot_take(saver->snapshot));
     free(saver->config);
@@ -180,7 +173,7 @@ Status saver_save(Saver *saver, const StateHeader *header, double score)
     saver->score = score;
     saver->asked_step = header->step;
     saver->unreported = true;
-    saver->stall_seconds = now_seconds() - start;
+    saver->stall_seconds = clock_seconds() - start;
     pthread_mutex_lock(&saver->mutex);
     saver->asked = true;
     pthread_cond_signal(&saver->changed);

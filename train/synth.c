@@ -14,8 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -249,22 +249,15 @@ static Status parse(Args *args, Job *job)
     return args_finish(args, usage);
 }
 
-static double now_seconds(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
-}
-
 Status command_synth(Args *args)
 {
     Job job = {0};
     Totals totals = {0};
     TRY(parse(args, &job));
     TRY(file_make_folders(job.folder));
-    double start = now_seconds();
+    double start = clock_seconds();
     TRY(make_all(&job, &totals));
-    double seconds = now_seconds() - start;
+    double seconds = clock_seconds() - start;
     printf("%s: %" PRId64 " images, %" PRId64 " masks (%.1f an image), %.1f MB, %.1f images/s\n",
            job.folder, job.n_images, totals.n_masks, (double)totals.n_masks / (double)job.n_images,
            1e-6 * (double)totals.n_bytes, (double)job.n_images / seconds);

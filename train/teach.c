@@ -12,8 +12,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "base/text.h"
 #include "data/image.h"
@@ -46,13 +46,6 @@ typedef struct Teach {
     int64_t first, end;      /* the part of the source that is this process's */
     int64_t n_todo, n_bytes; /* images not there at the start; bytes written */
 } Teach;
-
-static double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- opening ---- */
 
@@ -132,10 +125,10 @@ static void close_all(Teach *t)
 /* Of one view, on an image of zeros; what the file system and zstd take comes on top. */
 static Status time_view(Teach *t, double *seconds)
 {
-    double start = now_seconds();
+    double start = clock_seconds();
     TRY(exec_write(t->exec, t->step->image, t->image));
     TRY(exec_run(t->exec));
-    *seconds = now_seconds() - start;
+    *seconds = clock_seconds() - start;
     return OK;
 }
 
@@ -209,9 +202,9 @@ static Status teach_all(Teach *t)
     int64_t n_done = 0;
     for (int64_t i = t->first; i < t->end; i++) {
         if (embedding_writer_has(t->writer, source_sample_id(t->source, i))) continue;
-        double start = now_seconds();
+        double start = clock_seconds();
         TRY(teach_image(t, i));
-        show_image(t, ++n_done, now_seconds() - start);
+        show_image(t, ++n_done, clock_seconds() - start);
         if (stop_asked() && n_done < t->n_todo)
             return status_fail(E_INTERRUPTED,
                                "stopped by signal %d after %" PRId64 " of %" PRId64

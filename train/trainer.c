@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/comm/comm.h"
 #include "train/account.h"
@@ -63,13 +63,6 @@ typedef struct StepResult {
     float loss, grad_norm, ok, stopping;
     double lr, seconds, wait_seconds;
 } StepResult;
-
-static double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int64_t peak_rss_bytes(void)
 {
@@ -438,7 +431,7 @@ static void show_step(Trainer *t, const StepResult *result)
 static void time_step(Trainer *t, double start_seconds, StepResult *result)
 {
     double wait_seconds = loader_wait_seconds(t->loader);
-    result->seconds = now_seconds() - start_seconds;
+    result->seconds = clock_seconds() - start_seconds;
     result->wait_seconds = wait_seconds - t->wait_seconds;
     t->wait_seconds = wait_seconds;
 }
@@ -481,7 +474,7 @@ static Status run_step(Trainer *t, bool *stop)
 {
     const Batch *batch;
     StepResult result = {.lr = recipe_lr(t->options, comm_size(t->comm), t->next_step)};
-    double start_seconds = now_seconds();
+    double start_seconds = clock_seconds();
     comm_at_step(t->comm, t->next_step);
     comm_doing(t->comm, "", "waiting for data", false);
     TRY(loader_next(t->loader, &batch));

@@ -3,8 +3,8 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "data/boundary.h"
 #include "train/judged.h"
@@ -129,13 +129,6 @@ static Status score_masks(Validation *v)
     return boxes.n > 0 ? score_boxes(v, &boxes) : OK;
 }
 
-static double now_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static Status record(const Validation *v, int64_t step, double miou, double seconds, Log *log,
                      Tensorboard *board)
 {
@@ -159,7 +152,7 @@ Status validation_run(Validation *validation, int64_t step, Log *log, Tensorboar
                       double *miou)
 {
     Validation *v = validation;
-    double start = now_seconds();
+    double start = clock_seconds();
     v->sum_iou = v->sum_boundary_iou = 0;
     v->n_masks = 0;
     for (int64_t i = 0; i < source_size(v->source); i++) {
@@ -167,5 +160,5 @@ Status validation_run(Validation *validation, int64_t step, Log *log, Tensorboar
         TRY(score_masks(v));
     }
     *miou = v->sum_iou / (double)v->n_masks;
-    return record(v, step, *miou, now_seconds() - start, log, board);
+    return record(v, step, *miou, clock_seconds() - start, log, board);
 }

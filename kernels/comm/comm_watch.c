@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "kernels/comm/comm_parts.h"
 #include "kernels/comm/verdict.h"
 
@@ -23,13 +23,6 @@ typedef struct Watch {
     int64_t silent_ms, since_beat_ms;
     bool judged;
 } Watch;
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 /* Our position, and a symptom if there is a new one. */
 static Status beat(Watch *watch)
@@ -89,9 +82,9 @@ static void tick(Watch *watch)
     Comm *comm = watch->comm;
     struct pollfd wait[2] = {{.fd = comm->beats_fd, .events = POLLIN},
                              {.fd = comm->wake_fd, .events = POLLIN}};
-    int64_t start_ms = now_ms(), due_ms = BEAT_MS - watch->since_beat_ms;
+    int64_t start_ms = clock_ms(), due_ms = BEAT_MS - watch->since_beat_ms;
     int ready = poll(wait, 2, due_ms > 0 ? (int)due_ms : 0);
-    int64_t elapsed_ms = now_ms() - start_ms;
+    int64_t elapsed_ms = clock_ms() - start_ms;
     if (elapsed_ms > LONGEST_TICK_MS) elapsed_ms = LONGEST_TICK_MS;
     watch->silent_ms += elapsed_ms;
     watch->since_beat_ms += elapsed_ms;

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/comm/verdict.h"
 
@@ -286,13 +287,6 @@ static void serve(Hub *hub)
 
 /* ---- the thread ---- */
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 static void pass_time(Hub *hub, int64_t elapsed_ms)
 {
     if (elapsed_ms > LONGEST_TICK_MS) elapsed_ms = LONGEST_TICK_MS;
@@ -315,9 +309,9 @@ static bool stopping(Hub *hub)
 static void *run_hub(void *argument)
 {
     Hub *hub = argument;
-    for (int64_t last_ms = now_ms(); !stopping(hub);) {
+    for (int64_t last_ms = clock_ms(); !stopping(hub);) {
         serve(hub);
-        int64_t ms = now_ms();
+        int64_t ms = clock_ms();
         pass_time(hub, ms - last_ms);
         last_ms = ms;
         judge(hub);
@@ -394,7 +388,7 @@ void hub_close(Hub *hub, int linger_ms)
 {
     if (!hub) return;
     struct timespec pause = {.tv_nsec = 10 * 1000000L};
-    for (int64_t end = now_ms() + linger_ms; n_open(hub) > 0 && now_ms() < end;)
+    for (int64_t end = clock_ms() + linger_ms; n_open(hub) > 0 && clock_ms() < end;)
         nanosleep(&pause, NULL);
     pthread_mutex_lock(&hub->mutex);
     hub->stopping = true;

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 enum { RETRY_MS = 100 };
@@ -86,13 +87,6 @@ Status wire_receive(int fd, int timeout_ms, MessageKind *kind, char **value, siz
 
 /* ---- connecting ---- */
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /* One try at all addresses of the host; -1 if none answers. */
 static int try_connect(const struct addrinfo *addresses)
 {
@@ -115,7 +109,7 @@ static int keep_connecting(const Launch *launch, int timeout_ms)
     char port[16];
     snprintf(port, sizeof port, "%d", launch->port);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *addresses;
-    for (int64_t end = now_ms() + timeout_ms; now_ms() < end;) {
+    for (int64_t end = clock_ms() + timeout_ms; clock_ms() < end;) {
         if (getaddrinfo(launch->host, port, &hints, &addresses) == 0) {
             int fd = try_connect(addresses);
             freeaddrinfo(addresses);
