@@ -13,8 +13,6 @@
 
 #include <assert.h>
 #include <omp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,17 +29,6 @@ static const BindFn binds[OP_COUNT] = {
 #undef PLAIN
 };
 
-Status cpu_unsupported(const KernelCall *call, const char *format, ...)
-{
-    char text[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    return status_fail(E_UNSUPPORTED, "%s: %s on cpu: %s", call->label, op_info(call->op)->name,
-                       text);
-}
-
 /* A view is another shape for the same memory; the engine resolves it and never binds one. */
 Status cpu_reshape(Backend *backend, KernelCall *call)
 {
@@ -50,48 +37,11 @@ Status cpu_reshape(Backend *backend, KernelCall *call)
     return OK;
 }
 
-/* ---- dtypes ---- */
-
-static bool dtype_fits(const OpOperand *operand, DType dtype)
-{
-    switch (operand->kind) {
-    case 'f': return dtype == DT_F32;
-    case 'i': return dtype == DT_I32;
-    case 't': return dtype == DT_I64;
-    case 'n': return dtype != DT_NONE;
-    default: return dtype == DT_F32 || dtype == DT_BF16 || dtype == DT_F16;
-    }
-}
-
-static Status check_operand(const KernelCall *call, const char *side, int index,
-                            const Tensor *tensor, const OpOperand *operand)
-{
-    if (tensor->dtype == DT_NONE && operand->optional) return OK;
-    if (dtype_fits(operand, tensor->dtype)) return OK;
-    return cpu_unsupported(call, "%s %d has dtype %s", side, index, dtype_name(tensor->dtype));
-}
-
-static Status check_dtypes(const KernelCall *call)
-{
-    OpOperand operand;
-    for (int i = 0; i < call->n_src; i++) {
-        bool known = op_src(call->op, i, &operand);
-        assert(known);
-        TRY(check_operand(call, "source", i, &call->src[i], &operand));
-    }
-    for (int i = 0; i < call->n_dst; i++) {
-        bool known = op_dst(call->op, i, &operand);
-        assert(known);
-        TRY(check_operand(call, "destination", i, &call->dst[i], &operand));
-    }
-    return OK;
-}
-
 static Status bind(Backend *backend, KernelCall *call)
 {
     assert(call->op > OP_NONE && call->op < OP_COUNT);
     call->n_threads = backend->n_threads;
-    TRY(check_dtypes(call));
+    TRY(call_check_dtypes(call, "cpu"));
     return binds[call->op](backend, call);
 }
 

@@ -16,7 +16,7 @@
 #ifndef RETORT_KERNELS_CPU_H
 #define RETORT_KERNELS_CPU_H
 
-#include "kernels/backend.h"
+#include "kernels/call.h"
 
 enum { CPU_BLOCK = 1024 }; /* elements of a row that a kernel handles at a time; 4 kB of f32 */
 
@@ -38,9 +38,8 @@ Status cpu_open(int n_threads, Backend **out);
         return OK;                                        \
     }
 
-/* cpu_unsupported: E_UNSUPPORTED with "<label>: <op> on cpu: <message>". */
-Status cpu_unsupported(const KernelCall *call, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+/* cpu_unsupported(call, format, ..): refuses a call; see call_unsupported. */
+#define cpu_unsupported(call, ...) call_unsupported((call), "cpu", __VA_ARGS__)
 
 /* cpu_load: n <= CPU_BLOCK elements from element `offset` of a tensor, as f32.
  * returns a pointer into the tensor if it is f32, else `tmp`, filled */

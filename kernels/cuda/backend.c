@@ -8,7 +8,6 @@
 #include "kernels/cuda/cuda.h"
 
 #include <assert.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,17 +26,6 @@ static const BindFn binds[OP_COUNT] = {
 #undef DIFF
 #undef PLAIN
 };
-
-Status cuda_unsupported(const KernelCall *call, const char *format, ...)
-{
-    char text[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    return status_fail(E_UNSUPPORTED, "%s: %s on cuda: %s", call->label, op_info(call->op)->name,
-                       text);
-}
 
 Status cuda_fail(const char *what, const char *why)
 {
@@ -77,43 +65,15 @@ void cuda_launched(const KernelCall *call, const char *kernel)
 
 /* ---- bind ---- */
 
-static bool dtype_fits(const OpOperand *operand, DType dtype)
+/* Kernels count elements in 32 bits. */
+static Status check_sizes(const KernelCall *call, const char *side, int n, const Tensor *tensors)
 {
-    switch (operand->kind) {
-    case 'f': return dtype == DT_F32;
-    case 'i': return dtype == DT_I32;
-    case 't': return dtype == DT_I64;
-    case 'n': return dtype != DT_NONE;
-    default: return dtype == DT_F32 || dtype == DT_BF16 || dtype == DT_F16;
-    }
-}
-
-static Status check_operand(const KernelCall *call, const char *side, int index,
-                            const Tensor *tensor, const OpOperand *operand)
-{
-    if (tensor->dtype == DT_NONE && operand->optional) return OK;
-    if (shape_elems(tensor->shape) > INT32_MAX)
-        return cuda_unsupported(call,
-                                "%s %d has %lld elements, at most %d are counted; use a "
-                                "smaller batch or chunk",
-                                side, index, (long long)shape_elems(tensor->shape), INT32_MAX);
-    if (dtype_fits(operand, tensor->dtype)) return OK;
-    return cuda_unsupported(call, "%s %d has dtype %s", side, index, dtype_name(tensor->dtype));
-}
-
-static Status check_dtypes(const KernelCall *call)
-{
-    OpOperand operand;
-    for (int i = 0; i < call->n_src; i++) {
-        bool known = op_src(call->op, i, &operand);
-        assert(known);
-        TRY(check_operand(call, "source", i, &call->src[i], &operand));
-    }
-    for (int i = 0; i < call->n_dst; i++) {
-        bool known = op_dst(call->op, i, &operand);
-        assert(known);
-        TRY(check_operand(call, "destination", i, &call->dst[i], &operand));
-    }
+    for (int i = 0; i < n; i++)
+        if (shape_elems(tensors[i].shape) > INT32_MAX)
+            return cuda_unsupported(call,
+                                    "%s %d has %lld elements, at most %d are counted; use a "
+                                    "smaller batch or chunk",
+                                    side, i, (long long)shape_elems(tensors[i].shape), INT32_MAX);
     return OK;
 }
 
@@ -121,7 +81,9 @@ static Status bind(Backend *backend, KernelCall *call)
 {
     assert(call->op > OP_NONE && call->op < OP_COUNT);
     call->context = backend->context;
-    TRY(check_dtypes(call));
+    TRY(call_check_dtypes(call, "cuda"));
+    TRY(check_sizes(call, "source", call->n_src, call->src));
+    TRY(check_sizes(call, "destination", call->n_dst, call->dst));
     return binds[call->op](backend, call);
 }
 

@@ -40,7 +40,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
-#include "kernels/backend.h"
+#include "kernels/call.h"
 
 enum {
     CUDA_SHARED_MAX_BYTES = 163 * 1024, /* of a block on sm_80; sm_90 has more */
@@ -76,9 +76,8 @@ typedef struct Cuda {
         return OK;                                                    \
     }
 
-/* cuda_unsupported: E_UNSUPPORTED with "<label>: <op> on cuda: <message>". */
-Status cuda_unsupported(const KernelCall *call, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+/* cuda_unsupported(call, format, ..): refuses a call; see call_unsupported. */
+#define cuda_unsupported(call, ...) call_unsupported((call), "cuda", __VA_ARGS__)
 
 static inline bool cuda_present(const Tensor *tensor) { return tensor->dtype != DT_NONE; }
 
