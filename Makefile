@@ -2,10 +2,9 @@
 #   make            build/retort              make test      all tests (some minutes on two cores)
 #   make demo       the recipe, end to end    make sanitize  the same tests, every memory access checked
 #   make lint       the habits of this code   make mutants   damaged gradient rules must be found
-#   make fuzz       readers of files are given any bytes, ten minutes each
-#   make crashtest  runs that are killed end in the same bits     make flat      memory over 2,000 steps
 #   make selftest   is the loss right?        make own-data  the README's page about your own data, as written
-#   make CUDA=1     with the CUDA plug-in, see kernels/cuda/build.mk
+#   make CUDA=1     with the CUDA plug-in     make fuzz      readers of files are given any bytes
+# The README lists all checks; those that take long are in tests/*.mk.
 CC ?= gcc
 CXX ?= g++
 ARCH ?= native
@@ -42,6 +41,7 @@ selftest: $(BUILD)/retort
 
 # The progress bar and Ctrl-C, in a terminal.
 terminal: $(BUILD)/retort
+	scripts/setup.sh tmux
 	scripts/terminal.sh $(BUILD)/retort
 test: setup
 	$(MAKE) all tests
@@ -87,66 +87,11 @@ $(addprefix $(BUILD)/tests/,test_rules test_gradcheck test_backends mutants): $(
 
 tests: $(TESTS)
 
-include kernels/cuda/build.mk
-include tests/cudasim/build.mk
-include tests/fuzz/build.mk
-include tests/data.mk
-
-# Ranks on this machine: equal losses, and KILLS kills or stops of one rank of four at random moments.
-KILLS ?= 3
-test-ranks: all
-	scripts/test_ranks.sh $(BUILD)/retort $(KILLS)
-# A real Slurm of Debian's slurm-wlm on this machine, as root; and a real torchrun from PyPI's torch.
-test-slurm: all
-	scripts/test_slurm.sh $(BUILD)/retort
-test-torchrun: all
-	python3 -m venv $(BUILD)/oracle
-	$(BUILD)/oracle/bin/pip install --quiet torch numpy
-	PATH=$(CURDIR)/$(BUILD)/oracle/bin:$$PATH scripts/test_torchrun.sh $(BUILD)/retort
-
-# Damages each gradient rule in turn; every mutant must turn the gradient check red.
-mutants: $(BUILD)/tests/mutants
-	$<
-
-# Runs that are killed, and whose files fail, again and again, end in the same bits.
-KILLS = 200
-FAULTS = 20
-crashtest: $(BUILD)/tests/crashtest
-	$< $(KILLS) $(FAULTS)
-$(BUILD)/tests/crashtest: $(BUILD)/tests/make_scenes.o
-
-# Memory stays flat over 2,000 steps.
-flat: all
-	scripts/flat.sh $(BUILD)/retort
-
-# Files and whole models to PyTorch and back; in a Python environment of its own, which nothing else needs.
-oracle: all
-	python3 -m venv $(BUILD)/oracle
-	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything
-	$(BUILD)/oracle/bin/python tests/oracle/interop.py $(BUILD)/retort
-	$(BUILD)/oracle/bin/python tests/oracle/golden.py $(BUILD)/golden
-	$(BUILD)/oracle/bin/python tests/oracle/models.py $(BUILD)/golden $(BUILD)/retort
-
-# The table of what low precision costs each model (README.md); IMAGE is any photograph.
-deviations: $(BUILD)/tests/deviations
-	$< $(IMAGE)
-
-# Known answers that take minutes and 4 GB: ViT-H and other large encoders.
-kat-long: $(BUILD)/tests/kat_long
-	$< -j1 --verbose
-
-# 10,000 damaged files of each kind, with their memory measured, and again with every access checked.
-fuzz-files:
-	$(MAKE) BUILD=$(BUILD)/fuzz EXTRA=-DFUZZ_ROUNDS=10000 $(BUILD)/fuzz/tests/test_weights_damage
-	$(BUILD)/fuzz/tests/test_weights_damage -j1 --verbose
-	$(MAKE) BUILD=$(BUILD)/fuzz-checked OPT="-O1 -march=$(ARCH)" EXTRA="$(SANITIZE) -DFUZZ_ROUNDS=10000" \
-		$(BUILD)/fuzz-checked/tests/test_weights_damage
-	ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=128 \
-		$(BUILD)/fuzz-checked/tests/test_weights_damage -j1 --verbose
+include kernels/cuda/build.mk tests/cudasim/build.mk tests/fuzz/build.mk tests/data.mk tests/long.mk
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: test-ranks test-slurm test-torchrun all setup demo own-data selftest terminal test sanitize lint tests mutants crashtest flat oracle kat-long deviations fuzz-files clean
+.PHONY: all setup demo own-data selftest terminal test sanitize lint tests clean
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

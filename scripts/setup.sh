@@ -5,7 +5,7 @@
 set -eu
 
 packages="
-gcc g++ make patch libc6-dev
+gcc g++ make libc6-dev
 libdnnl-dev
 libgloo-dev
 libturbojpeg0-dev
@@ -17,7 +17,6 @@ libssl-dev
 libzstd-dev
 zlib1g-dev
 libcriterion-dev
-tmux
 $*
 "
 

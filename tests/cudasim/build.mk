@@ -45,6 +45,7 @@ test-cudasim: setup $(SIM_TESTS)
 # Faults in the backend, as patches; the tests that each one names must find it.
 MUTANTS ?= $(sort $(wildcard tests/cudasim/mutants/*.patch))
 mutants-cuda: $(SIM_TESTS)
+	@scripts/setup.sh patch
 	@SIM_CXX="$(CXX) $(SIM_KERNEL_FLAGS) -fPIC -fvisibility=hidden -I. $(CUDA_INCLUDE)" \
 	SIM_CC="$(CC) $(CFLAGS) -fPIC -fvisibility=hidden $(CUDA_INCLUDE) -Dretort_plugin_open=cuda_plugin_open" \
 	SIM_OBJECTS="$(SIM_OBJ)" scripts/mutants_cuda.sh $(SIM) $(MUTANTS)

@@ -1,0 +1,55 @@
+# Checks that take longer than tests, or need more than Debian's packages; included by the Makefile.
+
+# Ranks on this machine: equal losses, and RANK_KILLS kills or stops of one rank of four at random moments.
+RANK_KILLS ?= 3
+test-ranks: all
+	scripts/test_ranks.sh $(BUILD)/retort $(RANK_KILLS)
+# A real Slurm of Debian's slurm-wlm on this machine, as root; and a real torchrun from PyPI's torch.
+test-slurm: all
+	scripts/test_slurm.sh $(BUILD)/retort
+test-torchrun: all
+	python3 -m venv $(BUILD)/oracle
+	$(BUILD)/oracle/bin/pip install --quiet torch numpy
+	PATH=$(CURDIR)/$(BUILD)/oracle/bin:$$PATH scripts/test_torchrun.sh $(BUILD)/retort
+
+# Damages each gradient rule in turn; every mutant must turn the gradient check red.
+mutants: $(BUILD)/tests/mutants
+	$<
+
+# Runs that are killed, and whose files fail, again and again, end in the same bits.
+KILLS ?= 200
+FAULTS ?= 20
+crashtest: $(BUILD)/tests/crashtest
+	$< $(KILLS) $(FAULTS)
+$(BUILD)/tests/crashtest: $(BUILD)/tests/make_scenes.o
+
+# Memory stays flat over 2,000 steps.
+flat: all
+	scripts/flat.sh $(BUILD)/retort
+
+# Files and whole models to PyTorch and back; in a Python environment of its own, which nothing else needs.
+oracle: all
+	python3 -m venv $(BUILD)/oracle
+	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything
+	$(BUILD)/oracle/bin/python tests/oracle/interop.py $(BUILD)/retort
+	$(BUILD)/oracle/bin/python tests/oracle/golden.py $(BUILD)/golden
+	$(BUILD)/oracle/bin/python tests/oracle/models.py $(BUILD)/golden $(BUILD)/retort
+
+# The table of what low precision costs each model (README.md); IMAGE is any photograph.
+deviations: $(BUILD)/tests/deviations
+	$< $(IMAGE)
+
+# Known answers that take minutes and 4 GB: ViT-H and other large encoders.
+kat-long: $(BUILD)/tests/kat_long
+	$< -j1 --verbose
+
+# 10,000 damaged files of each kind, with their memory measured, and again with every access checked.
+fuzz-files:
+	$(MAKE) BUILD=$(BUILD)/fuzz EXTRA=-DFUZZ_ROUNDS=10000 $(BUILD)/fuzz/tests/test_weights_damage
+	$(BUILD)/fuzz/tests/test_weights_damage -j1 --verbose
+	$(MAKE) BUILD=$(BUILD)/fuzz-checked OPT="-O1 -march=$(ARCH)" EXTRA="$(SANITIZE) -DFUZZ_ROUNDS=10000" \
+		$(BUILD)/fuzz-checked/tests/test_weights_damage
+	ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=128 \
+		$(BUILD)/fuzz-checked/tests/test_weights_damage -j1 --verbose
+
+.PHONY: test-ranks test-slurm test-torchrun mutants crashtest flat oracle deviations kat-long fuzz-files
