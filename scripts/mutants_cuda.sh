@@ -66,7 +66,8 @@ judge() {
 export -f judge build objects_of
 export sim
 
-verdicts=$(printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} bash -c 'judge {}' | tee /dev/stderr)
-killed=$(echo "$verdicts" | grep -c ': killed: ')
+verdicts=$sim/mutants.txt
+printf '%s\n' "$@" | xargs -P "$(nproc)" -I{} bash -c 'judge {}' | tee "$verdicts"
+killed=$(grep -c ': killed: ' "$verdicts")
 echo "$killed of $# faults found"
 [ "$killed" -eq $# ]

@@ -283,7 +283,9 @@ static Race race(Record old, Record now)
     return epoch < sim.epoch ? RACE_NONE : race_in_interval(old, now);
 }
 
-/* The record of reads after one more. */
+/* The record of reads after one more. Of reads by operations that are not ordered among each
+ * other only the last is kept: a write that races with an earlier one alone is seen in other orders
+ * of the streams only. */
 static Record join_reads(Record old, Record now)
 {
     uint32_t epoch = epoch_of(old);
