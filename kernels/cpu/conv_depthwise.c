@@ -16,9 +16,7 @@
 #include <assert.h>
 #include <string.h>
 
-enum { LANES = 32, VEC = 16, CHUNK_VECS = LANES / VEC, X_BLOCK = 4, MAX_KERNEL = 16 };
-
-typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
+enum { CHUNK_VECS = 2, LANES = CHUNK_VECS * TILE_VEC, X_BLOCK = 4, MAX_KERNEL = 16 };
 
 /* The convolution as it runs: from `in` rows to `out` rows. */
 typedef struct Depthwise {
@@ -104,7 +102,7 @@ static void pack_position(const float *from, int64_t first, int64_t n, int64_t c
         int64_t length = n - i < LANES ? n - i : LANES;
         if (length == LANES)
             for (int v = 0; v < CHUNK_VECS; v++)
-                *(Vec *)(chunk + v * VEC) = *(const Vec *)(from + i + v * VEC);
+                *(TileVec *)(chunk + v * TILE_VEC) = *(const TileVec *)(from + i + v * TILE_VEC);
         else
             for (int64_t j = 0; j < LANES; j++) chunk[j] = j < length ? from[i + j] : 0.0f;
     }
@@ -172,26 +170,27 @@ static void pack_weights(const KernelCall *call, const Depthwise *d)
 static inline __attribute__((always_inline)) void convolve(const Depthwise *d, int count,
                                                            const float **rows, int64_t at,
                                                            const float *weights, const float *bias,
-                                                           Vec sum[X_BLOCK][CHUNK_VECS])
+                                                           TileVec sum[X_BLOCK][CHUNK_VECS])
 {
     for (int i = 0; i < count; i++)
-        for (int v = 0; v < CHUNK_VECS; v++) sum[i][v] = *(const Vec *)(bias + v * VEC);
+        for (int v = 0; v < CHUNK_VECS; v++) sum[i][v] = *(const TileVec *)(bias + v * TILE_VEC);
     for (int64_t r = 0; r < d->r; r++) {
         if (!rows[r]) continue;
         const float *from = rows[r] + at, *w = weights + r * d->s * LANES;
         for (int64_t s = 0; s < d->s; s++, from += LANES, w += LANES)
             for (int v = 0; v < CHUNK_VECS; v++) {
-                Vec factor = *(const Vec *)(w + v * VEC);
+                TileVec factor = *(const TileVec *)(w + v * TILE_VEC);
                 for (int i = 0; i < count; i++)
-                    sum[i][v] += factor * *(const Vec *)(from + i * d->stride * LANES + v * VEC);
+                    sum[i][v] += factor *
+                                 *(const TileVec *)(from + i * d->stride * LANES + v * TILE_VEC);
             }
     }
 }
 
-static void store_chunk(const Vec *sum, int64_t n, float *to)
+static void store_chunk(const TileVec *sum, int64_t n, float *to)
 {
     if (n == LANES)
-        for (int v = 0; v < CHUNK_VECS; v++) *(Vec *)(to + v * VEC) = sum[v];
+        for (int v = 0; v < CHUNK_VECS; v++) *(TileVec *)(to + v * TILE_VEC) = sum[v];
     else
         memcpy(to, sum, (size_t)n * sizeof *to);
 }
@@ -204,7 +203,7 @@ static void convolve_chunk(const KernelCall *call, const Depthwise *d, const flo
     const float *bias = bias_at(call, d) + chunk * LANES;
     int64_t first = chunk * LANES, n = d->channels - first < LANES ? d->channels - first : LANES;
     int64_t base = chunk * d->row_w, x = 0;
-    Vec sum[X_BLOCK][CHUNK_VECS];
+    TileVec sum[X_BLOCK][CHUNK_VECS];
     for (; x + X_BLOCK <= d->out_w; x += X_BLOCK) {
         convolve(d, X_BLOCK, rows, (base + x * d->stride) * LANES, weights, bias, sum);
         for (int i = 0; i < X_BLOCK; i++)
@@ -244,17 +243,19 @@ static inline __attribute__((always_inline)) void correlate(const Depthwise *d, 
                                                             const float *src, const float *ddst,
                                                             float *sums)
 {
-    Vec sum[MAX_KERNEL][CHUNK_VECS];
+    TileVec sum[MAX_KERNEL][CHUNK_VECS];
     for (int s = 0; s < count; s++)
-        for (int v = 0; v < CHUNK_VECS; v++) sum[s][v] = *(const Vec *)(sums + s * LANES + v * VEC);
+        for (int v = 0; v < CHUNK_VECS; v++)
+            sum[s][v] = *(const TileVec *)(sums + s * LANES + v * TILE_VEC);
     for (int64_t x = 0; x < d->out_w; x++, ddst += LANES, src += d->stride * LANES)
         for (int v = 0; v < CHUNK_VECS; v++) {
-            Vec g = *(const Vec *)(ddst + v * VEC);
+            TileVec g = *(const TileVec *)(ddst + v * TILE_VEC);
             for (int s = 0; s < count; s++)
-                sum[s][v] += g * *(const Vec *)(src + s * LANES + v * VEC);
+                sum[s][v] += g * *(const TileVec *)(src + s * LANES + v * TILE_VEC);
         }
     for (int s = 0; s < count; s++)
-        for (int v = 0; v < CHUNK_VECS; v++) *(Vec *)(sums + s * LANES + v * VEC) = sum[s][v];
+        for (int v = 0; v < CHUNK_VECS; v++)
+            *(TileVec *)(sums + s * LANES + v * TILE_VEC) = sum[s][v];
 }
 
 static void correlate_row(const Depthwise *d, const float *src, const float *ddst, float *sums)

@@ -21,36 +21,31 @@ int64_t tile_lay_out(float *base, const TilePart *part, int n_parts)
     return total;
 }
 
-typedef float Vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t VecIndex __attribute__((vector_size(64)));
+typedef int32_t VecIndex __attribute__((vector_size(4 * TILE_VEC)));
 
 /* Accumulators fill the register file but for the operands: 32 vectors of 16, or 16 of 8. */
-#ifdef __AVX512F__
-enum { BLOCK_ROWS = 8, BLOCK_VECS = 2 };
-#else
-enum { BLOCK_ROWS = 4, BLOCK_VECS = 1 };
-#endif
+enum { BLOCK_ROWS = TILE_VEC == 16 ? 8 : 6, BLOCK_VECS = 2 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* One block of rows x 16 vecs results; `rows`, `vecs` and `trans` are constants where it is
+/* One block of `rows` x `vecs` vectors; `rows`, `vecs` and `trans` are constants where it is
  * inlined. */
 ALWAYS_INLINE void block(int rows, int vecs, bool trans, int64_t k, const float *a, int64_t lda,
                          const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
-    Vec sum[BLOCK_ROWS][BLOCK_VECS];
+    TileVec sum[BLOCK_ROWS][BLOCK_VECS];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < vecs; j++)
-            sum[i][j] = accumulate ? *(const Vec *)(c + i * ldc + j * TILE_LANES) : (Vec){0};
+            sum[i][j] = accumulate ? *(const TileVec *)(c + i * ldc + j * TILE_VEC) : (TileVec){0};
     for (int64_t p = 0; p < k; p++) {
         for (int i = 0; i < rows; i++) {
             float factor = trans ? a[p * lda + i] : a[i * lda + p];
             for (int j = 0; j < vecs; j++)
-                sum[i][j] += factor * *(const Vec *)(b + p * ldb + j * TILE_LANES);
+                sum[i][j] += factor * *(const TileVec *)(b + p * ldb + j * TILE_VEC);
         }
     }
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < vecs; j++) *(Vec *)(c + i * ldc + j * TILE_LANES) = sum[i][j];
+        for (int j = 0; j < vecs; j++) *(TileVec *)(c + i * ldc + j * TILE_VEC) = sum[i][j];
 }
 
 /* One column beyond the last whole vector. */
@@ -70,9 +65,9 @@ ALWAYS_INLINE void panel(int rows, bool trans, int64_t n, int64_t k, const float
                          const float *b, int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
     int64_t j = 0;
-    for (; j + BLOCK_VECS * TILE_LANES <= n; j += BLOCK_VECS * TILE_LANES)
+    for (; j + BLOCK_VECS * TILE_VEC <= n; j += BLOCK_VECS * TILE_VEC)
         block(rows, BLOCK_VECS, trans, k, a, lda, b + j, ldb, c + j, ldc, accumulate);
-    for (; j + TILE_LANES <= n; j += TILE_LANES)
+    for (; j + TILE_VEC <= n; j += TILE_VEC)
         block(rows, 1, trans, k, a, lda, b + j, ldb, c + j, ldc, accumulate);
     for (; j < n; j++) column(rows, trans, k, a, lda, b + j, ldb, c + j, ldc, accumulate);
 }
@@ -102,33 +97,33 @@ void tile_matmul_ta(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda
 }
 
 /* The halves of a butterfly over `step`: lanes without the bit come from one row, those with it
- * from the other, moved by `step`. Four such steps transpose 16 x 16. */
+ * from the other, moved by `step`. Such steps of 1, 2, 4 .. transpose a square block. */
 ALWAYS_INLINE void butterfly(int step, VecIndex *lower, VecIndex *upper)
 {
-    for (int lane = 0; lane < TILE_LANES; lane++) {
+    for (int lane = 0; lane < TILE_VEC; lane++) {
         bool from_second = lane & step;
-        (*lower)[lane] = from_second ? TILE_LANES + lane - step : lane;
-        (*upper)[lane] = from_second ? TILE_LANES + lane : lane + step;
+        (*lower)[lane] = from_second ? TILE_VEC + lane - step : lane;
+        (*upper)[lane] = from_second ? TILE_VEC + lane : lane + step;
     }
 }
 
 static void transpose_block(const float *src, int64_t ld_src, float *dst, int64_t ld_dst)
 {
-    Vec row[TILE_LANES];
-    for (int i = 0; i < TILE_LANES; i++) row[i] = *(const Vec *)(src + i * ld_src);
+    TileVec row[TILE_VEC];
+    for (int i = 0; i < TILE_VEC; i++) row[i] = *(const TileVec *)(src + i * ld_src);
 #pragma GCC unroll 4
-    for (int step = 1; step < TILE_LANES; step *= 2) {
+    for (int step = 1; step < TILE_VEC; step *= 2) {
         VecIndex lower, upper;
         butterfly(step, &lower, &upper);
 #pragma GCC unroll 16
-        for (int i = 0; i < TILE_LANES; i++) {
+        for (int i = 0; i < TILE_VEC; i++) {
             if (i & step) continue;
-            Vec first = row[i], second = row[i + step];
+            TileVec first = row[i], second = row[i + step];
             row[i] = __builtin_shuffle(first, second, lower);
             row[i + step] = __builtin_shuffle(first, second, upper);
         }
     }
-    for (int i = 0; i < TILE_LANES; i++) *(Vec *)(dst + i * ld_dst) = row[i];
+    for (int i = 0; i < TILE_VEC; i++) *(TileVec *)(dst + i * ld_dst) = row[i];
 }
 
 static void transpose_plain(int64_t rows, int64_t cols, const float *src, int64_t ld_src,
@@ -141,13 +136,13 @@ static void transpose_plain(int64_t rows, int64_t cols, const float *src, int64_
 void tile_transpose(int64_t rows, int64_t cols, const float *src, int64_t ld_src, float *dst,
                     int64_t ld_dst)
 {
-    for (int64_t i = 0; i < rows; i += TILE_LANES) {
-        for (int64_t j = 0; j < cols; j += TILE_LANES) {
+    for (int64_t i = 0; i < rows; i += TILE_VEC) {
+        for (int64_t j = 0; j < cols; j += TILE_VEC) {
             const float *from = src + i * ld_src + j;
             float *to = dst + j * ld_dst + i;
-            int64_t n_rows = rows - i < TILE_LANES ? rows - i : TILE_LANES;
-            int64_t n_cols = cols - j < TILE_LANES ? cols - j : TILE_LANES;
-            if (n_rows == TILE_LANES && n_cols == TILE_LANES)
+            int64_t n_rows = rows - i < TILE_VEC ? rows - i : TILE_VEC;
+            int64_t n_cols = cols - j < TILE_VEC ? cols - j : TILE_VEC;
+            if (n_rows == TILE_VEC && n_cols == TILE_VEC)
                 transpose_block(from, ld_src, to, ld_dst);
             else
                 transpose_plain(n_rows, n_cols, from, ld_src, to, ld_dst);

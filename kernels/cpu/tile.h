@@ -3,8 +3,7 @@
  *
  * Called by attention.c, relpos.c, linear_attention.c, and for its row access by resample.c.
  *
- * Vectors are 16 floats wide; widths that are multiples of TILE_LANES run at full speed, the others
- * are right and slow. Nothing here allocates or starts threads.
+ * Widths that are multiples of TILE_LANES run at full speed, the others are right and slow. Nothing here allocates or starts threads.
  */
 #ifndef RETORT_KERNELS_CPU_TILE_H
 #define RETORT_KERNELS_CPU_TILE_H
@@ -12,6 +11,15 @@
 #include "kernels/cpu/cpu.h"
 
 enum { TILE_LANES = 16 };
+
+/* What the inner loops keep in registers: as wide as these are. GCC would hold a wider vector in
+ * memory and load and store it at every use. */
+#ifdef __AVX512F__
+enum { TILE_VEC = 16 };
+#else
+enum { TILE_VEC = 8 };
+#endif
+typedef float TileVec __attribute__((vector_size(4 * TILE_VEC), aligned(4), may_alias));
 
 static inline int64_t tile_round(int64_t n)
 {
