@@ -73,8 +73,8 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/tests/kat
 	$(CC) $(EXTRA) $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS) -o $@
 
 # Whole runs: the program, and data made up for it.
-RUN_TESTS = test_selftest test_inspect test_runs test_validation test_source test_tar test_run_forms test_teach test_bad_days \
-            test_memory test_allocations test_bench
+RUN_TESTS = test_selftest test_inspect test_runs test_validation test_source test_tar test_data_check test_data_pack \
+            test_run_forms test_teach test_bad_days test_memory test_allocations test_bench
 $(addprefix $(BUILD)/tests/,$(RUN_TESTS)): $(BUILD)/tests/program.o $(BUILD)/tests/make_scenes.o
 $(BUILD)/tests/test_allocations: $(BUILD)/tests/alloc_count.o
 $(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch

@@ -19,6 +19,9 @@ typedef struct Annotation {
     double area;    /* px, as in the file */
     double predicted_iou, stability; /* SA-1B's scores; 1 where the file has none */
     bool crowd;                      /* COCO: a region of many objects */
+    bool outlined;                   /* the file has polygons, not run lengths: */
+    double outline_area;             /* what they enclose, px */
+    double outline[4];               /* x and y of their first and last corners, px */
 } Annotation;
 
 typedef struct Annotations { /* zero-initialise before the first use */

@@ -353,7 +353,7 @@ static Status reserve_counts(MaskWriter *writer, int64_t more, uint32_t **place)
     return OK;
 }
 
-static Status polygons_mask(MaskWriter *writer, const Item *item, Rle *mask)
+static Status polygons_mask(MaskWriter *writer, const Item *item, Annotation *annotation)
 {
     CocoScratch *scratch = writer->scratch;
     TRY(buffer_reserve(&scratch->polygons, (size_t)(item->n_polygons + 1) * sizeof(Polygon)));
@@ -363,7 +363,10 @@ static Status polygons_mask(MaskWriter *writer, const Item *item, Rle *mask)
         polygons[i] = (Polygon){.xy = number + 1, .n = (int64_t)*number / 2};
         number += 1 + (int64_t)*number;
     }
-    Rle made;
+    annotation->outlined = true;
+    annotation->outline_area = polygons_area(polygons, item->n_polygons);
+    polygons_extent(polygons, item->n_polygons, annotation->outline);
+    Rle made, *mask = &annotation->mask;
     uint32_t *place;
     TRY(polygons_to_rle(&scratch->polygon, polygons, item->n_polygons, mask->height, mask->width,
                         &made));
@@ -394,10 +397,11 @@ static Status text_mask(MaskWriter *writer, const Item *item, Rle *mask)
     return rle_parse(writer->coco->text + item->first, (size_t)item->n, place, &mask->n);
 }
 
-static Status make_mask(MaskWriter *writer, const Item *item, Rle *mask)
+static Status make_mask(MaskWriter *writer, const Item *item, Annotation *annotation)
 {
+    Rle *mask = &annotation->mask;
     *mask = (Rle){.height = writer->image->height, .width = writer->image->width};
-    if (item->kind == MASK_POLYGONS) TRY(polygons_mask(writer, item, mask));
+    if (item->kind == MASK_POLYGONS) TRY(polygons_mask(writer, item, annotation));
     if (item->kind == MASK_LIST) TRY(listed_mask(writer, item, mask));
     if (item->kind == MASK_TEXT) TRY(text_mask(writer, item, mask));
     mask->counts = (uint32_t *)writer->out->count_memory.data + writer->n_counts;
@@ -409,11 +413,10 @@ static Status make_mask(MaskWriter *writer, const Item *item, Rle *mask)
 static Status add_mask(MaskWriter *writer, const Item *item)
 {
     Annotation *annotation = &writer->out->items[writer->out->n_items++];
-    annotation->area = item->area;
-    annotation->predicted_iou = annotation->stability = 1;
-    annotation->crowd = item->crowd;
+    *annotation = (Annotation){
+        .area = item->area, .predicted_iou = 1, .stability = 1, .crowd = item->crowd};
     memcpy(annotation->bbox, item->bbox, sizeof annotation->bbox);
-    Status status = make_mask(writer, item, &annotation->mask);
+    Status status = make_mask(writer, item, annotation);
     if (status != E_FORMAT) return status;
     char what[256]; /* the message so far does not know where it is */
     snprintf(what, sizeof what, "%s", status_message());

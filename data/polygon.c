@@ -178,3 +178,36 @@ Status polygons_to_rle(PolygonScratch *scratch, const Polygon *polygons, int64_t
     n_spans = join_spans(scratch->spans.data, n_spans);
     return write_runs(scratch, n_spans, n_px, out);
 }
+
+/* ---- measures ---- */
+
+static double polygon_area(const Polygon *polygon)
+{
+    double twice = 0;
+    for (int64_t i = 0; i < polygon->n; i++) {
+        const double *a = polygon->xy + 2 * i, *b = polygon->xy + 2 * ((i + 1) % polygon->n);
+        twice += a[0] * b[1] - b[0] * a[1];
+    }
+    return fabs(twice) / 2;
+}
+
+double polygons_area(const Polygon *polygons, int64_t n_polygons)
+{
+    double area = 0;
+    for (int64_t i = 0; i < n_polygons; i++) area += polygon_area(&polygons[i]);
+    return area;
+}
+
+void polygons_extent(const Polygon *polygons, int64_t n_polygons, double extent[4])
+{
+    extent[0] = extent[1] = INFINITY;
+    extent[2] = extent[3] = -INFINITY;
+    for (int64_t p = 0; p < n_polygons; p++)
+        for (int64_t i = 0; i < 2 * polygons[p].n; i++) {
+            double *low = &extent[i % 2], *high = &extent[2 + i % 2];
+            *low = fmin(*low, polygons[p].xy[i]);
+            *high = fmax(*high, polygons[p].xy[i]);
+        }
+    for (int i = 0; i < 4; i++)
+        if (isinf(extent[i])) extent[i] = 0;
+}

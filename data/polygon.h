@@ -29,4 +29,10 @@ void polygon_scratch_free(PolygonScratch *scratch);
 Status polygons_to_rle(PolygonScratch *scratch, const Polygon *polygons, int64_t n_polygons,
                        int64_t height, int64_t width, Rle *out);
 
+/* polygons_area: the sum of what each encloses, by its corners, px: not the pixels of the mask.
+ * polygons_extent: the smallest and the largest x, y of all corners: x0, y0, x1, y1; all 0 without
+ * a corner. */
+double polygons_area(const Polygon *polygons, int64_t n_polygons);
+void polygons_extent(const Polygon *polygons, int64_t n_polygons, double extent[4]);
+
 #endif

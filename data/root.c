@@ -2,10 +2,12 @@
 #include "data/root.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/rng.h"
+#include "base/text.h"
 
 /* ---- names ---- */
 
@@ -39,10 +41,11 @@ const char *root_path_below(const char *root, const char *path)
 
 /* ---- reading ---- */
 
-Status root_read_file(RootReader *reader, const char *path)
+Status root_read_file(RootReader *reader, const char *root, const char *path)
 {
     static const int64_t max_bytes = (int64_t)1 << 30;
     snprintf(reader->name, sizeof reader->name, "%s", path);
+    reader->below = root_path_below(root, reader->name);
     TRY(buffer_read_file(&reader->file, path, max_bytes, &reader->n_bytes));
     reader->bytes = reader->file.data;
     return OK;
@@ -57,6 +60,25 @@ void root_reader_free(RootReader *reader)
 
 /* ---- opening ---- */
 
+Status root_text_parse(const char *text, RootText *out)
+{
+    *out = (RootText){.path = strdup(text), .weight = 1};
+    if (out->path == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
+    char *equals = strrchr(out->path, '='), *at;
+    if (equals != NULL && strchr(equals, '/') == NULL) {
+        *equals = '\0';
+        if (!text_to_double(equals + 1, &out->weight) || !(out->weight > 0 && out->weight <= 1e6)) {
+            free(out->path);
+            return status_fail(E_CONFIG,
+                               "data root %s: wanted a weight of more than 0 behind the =", text);
+        }
+    }
+    if ((at = strrchr(out->path, '@')) == NULL) return OK;
+    *at = '\0';
+    out->instances = at + 1;
+    return OK;
+}
+
 typedef struct Found {
     PathList images, shards;
 } Found;
@@ -67,12 +89,18 @@ static bool ends_with(const char *path, const char *suffix)
     return n > m && strcasecmp(path + n - m, suffix) == 0;
 }
 
+bool root_is_shard(const char *path) { return ends_with(path, ".tar"); }
+
+bool root_is_image(const char *path)
+{
+    return ends_with(path, ".jpg") || ends_with(path, ".jpeg");
+}
+
 static Status on_file(void *user, const char *path)
 {
     Found *found = user;
-    if (ends_with(path, ".tar")) return path_list_add(&found->shards, path);
-    if (!ends_with(path, ".jpg") && !ends_with(path, ".jpeg")) return OK;
-    return path_list_add(&found->images, path);
+    if (root_is_shard(path)) return path_list_add(&found->shards, path);
+    return root_is_image(path) ? path_list_add(&found->images, path) : OK;
 }
 
 static Status open_found(const char *path, Found *found, const RootConfig *config, Root *out)
@@ -95,7 +123,7 @@ static Status open_found(const char *path, Found *found, const RootConfig *confi
 Status root_open(const char *path, const RootConfig *config, Root *out)
 {
     Found found = {0};
-    Status status = ends_with(path, ".tar") ? path_list_add(&found.shards, path)
+    Status status = root_is_shard(path) ? path_list_add(&found.shards, path)
                                             : walk_folder(path, on_file, &found);
     if (status == OK) status = open_found(path, &found, config, out);
     path_list_free(&found.images);

@@ -20,6 +20,7 @@ typedef struct RootReader { /* of one thread; zero-initialise before the first u
     const void *bytes;      /* content of the file read last */
     size_t n_bytes;
     char name[ROOT_NAME_BYTES]; /* what messages call it: its path, "SHARD: NAME" in a tar */
+    const char *below;          /* in name: the file's path below the root, or in the archive */
     Buffer file;
     CocoScratch coco;
 } RootReader;
@@ -38,7 +39,11 @@ typedef struct RootOps {
     /* The JPEG file. errors  E_FILE, E_FORMAT, E_MEMORY, naming the file */
     Status (*read_image)(const void *self, int64_t index, RootReader *reader);
 
-    /* The masks. errors  those of annotations_read and coco_annotations */
+    /* Whether there are masks of the sample; of COCO files, an annotation. */
+    bool (*has_masks)(const void *self, int64_t index);
+
+    /* The masks; their file stays in the reader, but n_bytes is 0 if they are not in one of their
+     * own. errors  those of annotations_read and coco_annotations */
     Status (*read_masks)(const void *self, int64_t index, RootReader *reader, Annotations *out);
 } RootOps;
 
@@ -52,9 +57,19 @@ void root_reader_free(RootReader *reader);
 
 typedef struct RootConfig {
     bool masks;               /* every sample needs its masks */
+    bool gaps;                /* but may lack them: reading says so. For checks (data/check.h) */
     bool crowds;              /* a COCO file's crowd counts as a mask */
     const char *index_folder; /* where indexes of tar shards are kept; NULL: they are made anew */
 } RootConfig;
+
+typedef struct RootText { /* what a root is written as: PATH or FOLDER@FILE.json, and =WEIGHT */
+    char *path;
+    const char *instances; /* FILE.json, in the memory of path; NULL: there is none */
+    double weight;         /* 1 if none is given */
+} RootText;
+
+/* root_text_parse: out->path is to be freed. errors  E_CONFIG if the weight is wrong; E_MEMORY */
+Status root_text_parse(const char *text, RootText *out);
 
 /* root_open: what lies at `path`: a tar shard, or a folder of shards or of JPEGs, at any depth.
  * errors  those of the kinds below; E_CONFIG if there is neither, saying what was looked for, or
@@ -85,7 +100,12 @@ uint64_t root_sample_id(const char *path_below_root);
 /* root_path_below: the part of `path`, which begins with `root`, that lies below it. */
 const char *root_path_below(const char *root, const char *path);
 
-/* root_read_file: fills bytes, n_bytes and name of a reader with a whole file. */
-Status root_read_file(RootReader *reader, const char *path);
+/* root_is_image, root_is_shard: by the end of its name. */
+bool root_is_image(const char *path);
+bool root_is_shard(const char *path);
+
+/* root_read_file: fills bytes, n_bytes, name and below of a reader with a whole file.
+ * root  the folder that `path` begins with */
+Status root_read_file(RootReader *reader, const char *root, const char *path);
 
 #endif

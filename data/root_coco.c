@@ -46,20 +46,29 @@ static void image_name(const void *self, int64_t index, char name[ROOT_NAME_BYTE
 
 static Status read_image(const void *self, int64_t index, RootReader *reader)
 {
-    return root_read_file(reader, image_path(self, index));
+    const CocoRoot *root = self;
+    return root_read_file(reader, root->folder, image_path(root, index));
+}
+
+static bool has_masks(const void *self, int64_t index)
+{
+    const CocoRoot *root = self;
+    return coco_annotation_count(root->coco, root->images[index]) > 0;
 }
 
 static Status read_masks(const void *self, int64_t index, RootReader *reader, Annotations *out)
 {
     const CocoRoot *root = self;
+    reader->n_bytes = 0;
     return coco_annotations(root->coco, root->images[index], &reader->coco, out);
 }
 
-static const RootOps ops = {close_coco, sample_id, id_group, image_name, read_image, read_masks};
+static const RootOps ops = {close_coco, sample_id, id_group,  image_name,
+                            read_image, has_masks, read_masks};
 
 static bool is_sample(const Coco *coco, int64_t image, const RootConfig *config)
 {
-    if (!config->masks) return true;
+    if (!config->masks || config->gaps) return true;
     return config->crowds ? coco_annotation_count(coco, image) > 0 : coco_has_object(coco, image);
 }
 

@@ -7,10 +7,13 @@
 
 #include "data/root.h"
 
+/* Of an image: none, NAME.json beside it, or in the folder masks beside its folder images. */
+typedef enum MasksPlace { MASKS_NONE, MASKS_BESIDE, MASKS_APART } MasksPlace;
+
 typedef struct Files {
     char *root;
     PathList images;
-    bool *masks_apart; /* (n) its masks lie in the folder masks beside images; NULL: no masks */
+    uint8_t *masks; /* (n) MasksPlace of each image; NULL: no masks */
 } Files;
 
 /* ---- where masks lie ---- */
@@ -36,27 +39,29 @@ static bool lies_in_images(const char *image)
     return before >= length && memcmp(image + before - length, images_folder, length) == 0;
 }
 
-static Status find_masks(const char *image, bool *apart)
+static Status find_masks(const char *image, bool gaps, uint8_t *place)
 {
     char path[ROOT_NAME_BYTES];
-    *apart = false;
+    *place = MASKS_BESIDE;
     TRY(mask_path(image, false, path));
     if (access(path, R_OK) == 0) return OK;
     if (lies_in_images(image)) {
-        *apart = true;
+        *place = MASKS_APART;
         TRY(mask_path(image, true, path));
         if (access(path, R_OK) == 0) return OK;
     }
+    *place = MASKS_NONE;
+    if (gaps) return OK;
     return status_fail(E_FILE, "%s: cannot read %s with its masks: %s", image, path,
                        strerror(errno));
 }
 
-static Status find_all_masks(Files *files)
+static Status find_all_masks(Files *files, bool gaps)
 {
-    files->masks_apart = calloc((size_t)files->images.n, sizeof *files->masks_apart);
-    if (files->masks_apart == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
+    files->masks = calloc((size_t)files->images.n, sizeof *files->masks);
+    if (files->masks == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
     for (int64_t i = 0; i < files->images.n; i++)
-        TRY(find_masks(path_list_get(&files->images, i), &files->masks_apart[i]));
+        TRY(find_masks(path_list_get(&files->images, i), gaps, &files->masks[i]));
     return OK;
 }
 
@@ -66,7 +71,7 @@ static void close_files(void *self)
 {
     Files *files = self;
     path_list_free(&files->images);
-    free(files->masks_apart);
+    free(files->masks);
     free(files->root);
     free(files);
 }
@@ -90,19 +95,28 @@ static void image_name(const void *self, int64_t index, char name[ROOT_NAME_BYTE
 
 static Status read_image(const void *self, int64_t index, RootReader *reader)
 {
-    return root_read_file(reader, path_list_get(&((const Files *)self)->images, index));
+    const Files *files = self;
+    return root_read_file(reader, files->root, path_list_get(&files->images, index));
+}
+
+static bool has_masks(const void *self, int64_t index)
+{
+    const Files *files = self;
+    return files->masks != NULL && files->masks[index] != MASKS_NONE;
 }
 
 static Status read_masks(const void *self, int64_t index, RootReader *reader, Annotations *out)
 {
     const Files *files = self;
     char path[ROOT_NAME_BYTES];
-    TRY(mask_path(path_list_get(&files->images, index), files->masks_apart[index], path));
-    TRY(root_read_file(reader, path));
+    bool apart = files->masks[index] == MASKS_APART;
+    TRY(mask_path(path_list_get(&files->images, index), apart, path));
+    TRY(root_read_file(reader, files->root, path));
     return annotations_parse(reader->name, reader->bytes, reader->n_bytes, out);
 }
 
-static const RootOps ops = {close_files, sample_id, id_group, image_name, read_image, read_masks};
+static const RootOps ops = {close_files, sample_id, id_group,  image_name,
+                            read_image,  has_masks, read_masks};
 
 Status root_open_files(const char *path, PathList *images, const RootConfig *config, Root *out)
 {
@@ -113,7 +127,7 @@ Status root_open_files(const char *path, PathList *images, const RootConfig *con
     files->root = strdup(path);
     Status status = OK;
     if (files->root == NULL) status = status_fail(E_MEMORY, "out of memory: list of samples");
-    if (status == OK && config->masks) status = find_all_masks(files);
+    if (status == OK && config->masks) status = find_all_masks(files, config->gaps);
     if (status == OK)
         *out = (Root){.ops = &ops, .self = files, .n_samples = files->images.n};
     else

@@ -86,7 +86,10 @@ static Status read_member(const Shard *shard, uint32_t block, RootReader *reader
     char name[TAR_NAME_BYTES];
     TRY(tar_read_member(shard->path, block, max_file_bytes, &reader->file, name, &reader->bytes,
                         &reader->n_bytes));
-    snprintf(reader->name, sizeof reader->name, "%s: %s", shard->path, name);
+    int n = snprintf(reader->name, sizeof reader->name, "%s: ", shard->path);
+    if (n >= (int)sizeof reader->name) n = (int)sizeof reader->name - 1;
+    snprintf(reader->name + n, sizeof reader->name - (size_t)n, "%s", name);
+    reader->below = tar_skip_dot(reader->name + n);
     return OK;
 }
 
@@ -95,6 +98,12 @@ static Status read_image(const void *self, int64_t index, RootReader *reader)
     const Shard *shard;
     const TarRecord *record = find_record(self, index, &shard);
     return read_member(shard, record->image_block, reader);
+}
+
+static bool has_masks(const void *self, int64_t index)
+{
+    const Shard *shard;
+    return find_record(self, index, &shard)->mask_block != TAR_NO_BLOCK;
 }
 
 static Status read_masks(const void *self, int64_t index, RootReader *reader, Annotations *out)
@@ -108,7 +117,8 @@ static Status read_masks(const void *self, int64_t index, RootReader *reader, An
     return annotations_parse(reader->name, reader->bytes, reader->n_bytes, out);
 }
 
-static const RootOps ops = {close_shards, sample_id, id_group, image_name, read_image, read_masks};
+static const RootOps ops = {close_shards, sample_id, id_group,  image_name,
+                            read_image,   has_masks, read_masks};
 
 /* ---- opening ---- */
 
@@ -164,7 +174,7 @@ static Status open_shards(Shards *shards, const PathList *paths, const RootConfi
         shard->path = strdup(path_list_get(paths, i));
         if (shard->path == NULL) return status_fail(E_MEMORY, "out of memory: list of shards");
         TRY(open_index(shard->path, config->index_folder, &shard->index));
-        if (config->masks) TRY(check_masks(shard));
+        if (config->masks && !config->gaps) TRY(check_masks(shard));
         shard->first = *n_samples;
         *n_samples += shard->index.n_records;
     }

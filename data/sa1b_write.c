@@ -1,6 +1,7 @@
 /* SA-1B files over yajl and the JPEG library. See sa1b_write.h. */
 #include "data/sa1b_write.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,6 +108,17 @@ static void put_box(yajl_gen gen, const Rle *mask)
     put_numbers(gen, "bbox", 4, values);
 }
 
+static void put_point(yajl_gen gen, const double point[2])
+{
+    put_key(gen, "point_coords");
+    yajl_gen_array_open(gen);
+    yajl_gen_array_open(gen);
+    put_double(gen, point[0]);
+    put_double(gen, point[1]);
+    yajl_gen_array_close(gen);
+    yajl_gen_array_close(gen);
+}
+
 static Status put_annotation(Sa1bEncoder *encoder, const Sa1bImage *image, int64_t index)
 {
     const Sa1bAnnotation *annotation = &image->annotations[index];
@@ -119,13 +131,7 @@ static Status put_annotation(Sa1bEncoder *encoder, const Sa1bImage *image, int64
     put_integer(gen, "area", rle_area(&annotation->mask));
     put_number(gen, "predicted_iou", annotation->predicted_iou);
     put_number(gen, "stability_score", annotation->stability_score);
-    put_key(gen, "point_coords");
-    yajl_gen_array_open(gen);
-    yajl_gen_array_open(gen);
-    put_double(gen, annotation->point[0]);
-    put_double(gen, annotation->point[1]);
-    yajl_gen_array_close(gen);
-    yajl_gen_array_close(gen);
+    if (!isnan(annotation->point[0])) put_point(gen, annotation->point);
     put_numbers(gen, "crop_box", 4, crop_box);
     yajl_gen_map_close(gen);
     return OK;
@@ -159,11 +165,16 @@ Status sa1b_encode(Sa1bEncoder *encoder, const Sa1bImage *image, Sa1bFile *jpeg,
     TRY(jpeg_encode(encoder->jpeg, image->pixels, image->height, image->width, QUALITY, &bytes,
                     &jpeg->n_bytes));
     jpeg->bytes = bytes;
+    return sa1b_encode_masks(encoder, image, jpeg->name, json);
+}
 
+Status sa1b_encode_masks(Sa1bEncoder *encoder, const Sa1bImage *image, const char *file_name,
+                         Sa1bFile *json)
+{
     if (encoder->json != NULL) yajl_gen_free(encoder->json);
     encoder->json = yajl_gen_alloc(NULL);
     if (encoder->json == NULL) return status_fail(E_MEMORY, "out of memory: JSON of masks");
-    TRY(put_all(encoder, image, jpeg->name));
+    TRY(put_all(encoder, image, file_name));
     const unsigned char *text;
     yajl_gen_get_buf(encoder->json, &text, &json->n_bytes);
     json->bytes = text;

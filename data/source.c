@@ -8,7 +8,6 @@
 
 #include "base/file.h"
 #include "base/rng.h"
-#include "base/text.h"
 #include "data/id_list.h"
 
 typedef struct Part { /* a root in the source */
@@ -30,28 +29,13 @@ struct Source {
 
 /* ---- opening ---- */
 
-/* Cuts "PATH=WEIGHT" in `text`. */
-static Status take_weight(char *text, double *weight)
-{
-    char *equals = strrchr(text, '=');
-    *weight = 1;
-    if (equals == NULL || strchr(equals, '/') != NULL) return OK;
-    if (!text_to_double(equals + 1, weight) || !(*weight > 0 && *weight <= 1e6))
-        return status_fail(E_CONFIG,
-                           "data root %s: wanted a weight of more than 0 behind the =", text);
-    *equals = '\0';
-    return OK;
-}
-
-static Status open_root(const SourceConfig *config, char *text, Part *part)
+static Status open_root(const SourceConfig *config, const RootText *text, Part *part)
 {
     RootConfig root = {.masks = config->masks,
                        .crowds = !config->filter.no_crowds,
                        .index_folder = config->index_folder};
-    char *at = strrchr(text, '@');
-    if (at == NULL) return root_open(text, &root, &part->root);
-    *at = '\0';
-    return root_open_coco(text, at + 1, &root, &part->root);
+    if (text->instances) return root_open_coco(text->path, text->instances, &root, &part->root);
+    return root_open(text->path, &root, &part->root);
 }
 
 /* The list that the released code wants beside its images. */
@@ -74,17 +58,17 @@ static Status take_own_list(const char *root, Part *part)
 
 static Status open_part(Source *source, const char *text)
 {
-    char *copy = strdup(text);
-    if (copy == NULL) return status_fail(E_MEMORY, "out of memory: list of samples");
+    RootText parsed;
+    TRY(root_text_parse(text, &parsed));
     Part *part = &source->parts[source->n_parts];
-    Status status = take_weight(copy, &part->weight);
-    if (status == OK) status = open_root(&source->config, copy, part);
+    part->weight = parsed.weight;
+    Status status = open_root(&source->config, &parsed, part);
     if (status == OK) {
         source->n_parts++;
         part->n = part->root.n_samples;
-        if (source->config.ids == NULL) status = take_own_list(copy, part);
+        if (source->config.ids == NULL) status = take_own_list(parsed.path, part);
     }
-    free(copy);
+    free(parsed.path);
     return status;
 }
 

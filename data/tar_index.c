@@ -71,7 +71,7 @@ static Status check_offset(const Builder *b, const char *name, int64_t header, i
     return OK;
 }
 
-static const char *skip_dot(const char *name)
+const char *tar_skip_dot(const char *name)
 {
     while (name[0] == '.' && name[1] == '/') name += 2;
     return name;
@@ -100,7 +100,7 @@ static Status on_entry(Builder *b, struct archive_entry *entry)
 {
     const char *name = archive_entry_pathname(entry);
     if (name == NULL) return status_fail(E_FORMAT, "%s: a member's name cannot be read", b->shard);
-    name = skip_dot(name);
+    name = tar_skip_dot(name);
     const char *dot = strrchr(name, '.');
     bool is_image = dot && (strcasecmp(dot, ".jpg") == 0 || strcasecmp(dot, ".jpeg") == 0);
     bool is_masks = dot && strcmp(dot, ".json") == 0;
@@ -153,8 +153,18 @@ static int by_id(const void *left, const void *right)
     return (a->record.id > b->record.id) - (a->record.id < b->record.id);
 }
 
+/* Masks are sorted behind the image of their name, if there is one. */
+static void note_lone_masks(const Builder *b, const Member *masks, const Member *before,
+                            TarIndex *index)
+{
+    const char *text = b->text_memory.data;
+    if (before != NULL && strcmp(text + before->stem, text + masks->stem) == 0) return;
+    if (index->n_lone_masks++ == 0)
+        snprintf(index->lone_masks, sizeof index->lone_masks, "%s.json", text + masks->stem);
+}
+
 /* The images, each with the masks of its name. */
-static int64_t pair_members(Builder *b, Sample *samples)
+static int64_t pair_members(Builder *b, Sample *samples, TarIndex *index)
 {
     const char *text = b->text_memory.data;
     int64_t n = 0;
@@ -162,7 +172,10 @@ static int64_t pair_members(Builder *b, Sample *samples)
     qsort_r(b->members, (size_t)b->n_members, sizeof(Member), by_stem, b->text_memory.data);
     for (int64_t i = 0; i < b->n_members; i++) {
         const Member *member = &b->members[i], *next = member + 1;
-        if (!member->is_image) continue;
+        if (!member->is_image) {
+            note_lone_masks(b, member, i > 0 ? member - 1 : NULL, index);
+            continue;
+        }
         Sample *sample = &samples[n++];
         *sample = (Sample){{member->id, member->block, TAR_NO_BLOCK}, member->number};
         if (i + 1 < b->n_members && !next->is_image &&
@@ -176,7 +189,8 @@ static Status fill_index(const Builder *b, Sample *samples, int64_t n, TarIndex 
 {
     TarRecord *records = malloc((size_t)(n + 1) * sizeof *records);
     if (records == NULL) return status_fail(E_MEMORY, "%s: out of memory: its index", b->shard);
-    *out = (TarIndex){.records = records, .n_records = n, .memory = records};
+    out->records = out->memory = records;
+    out->n_records = n;
     qsort(samples, (size_t)n, sizeof *samples, by_id);
     for (int64_t i = 1; i < n; i++)
         if (samples[i].record.id == samples[i - 1].record.id)
@@ -198,7 +212,7 @@ static Status build(Builder *b, TarIndex *out)
     TRY(list_members(b));
     Sample *samples = malloc((size_t)(b->n_members + 1) * sizeof *samples);
     if (samples == NULL) return status_fail(E_MEMORY, "%s: out of memory: its index", b->shard);
-    Status status = fill_index(b, samples, pair_members(b, samples), out);
+    Status status = fill_index(b, samples, pair_members(b, samples, out), out);
     free(samples);
     return status;
 }

@@ -31,6 +31,8 @@ typedef struct TarIndex {     /* zero: empty */
     int64_t n_records;
     uint64_t min_id, max_id;
     int64_t n_without_masks;
+    int64_t n_lone_masks;            /* json files without an image; 0 if read from a file */
+    char lone_masks[TAR_NAME_BYTES]; /* the first of them, by name */
     void *memory;        /* of the records */
     size_t mapped_bytes; /* of memory that is a mapped file; 0: it is malloc's */
 } TarIndex;
@@ -43,6 +45,9 @@ typedef struct TarShard { /* what an index is of */
  * errors  E_FILE; E_FORMAT naming shard and member if it is no tar, cut off, a member cannot be
  * read by offset (sparse, or longer than its header says), or two images have one id */
 Status tar_index_build(const char *shard, TarIndex *out);
+
+/* tar_skip_dot: a member's name without "./" in front. */
+const char *tar_skip_dot(const char *name);
 
 /* tar_shard_stat: size and time of change. errors  E_FILE */
 Status tar_shard_stat(const char *shard, TarShard *out);

@@ -61,6 +61,17 @@ const ProgramResult *program_succeed(const char *format, ...)
     return result;
 }
 
+void shell(const char *format, ...)
+{
+    char command[4096];
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(command, sizeof command, format, args);
+    va_end(args);
+    cr_assert_lt(length, (int)sizeof command);
+    cr_assert_eq(system(command), 0, "%s", command);
+}
+
 const char *program_error(const ProgramResult *result)
 {
     size_t n = strlen(result->err);

@@ -40,6 +40,9 @@ const ProgramResult *program_succeed(const char *format, ...) __attribute__((for
 /* program_error: the last line of stderr, which on failure is "retort COMMAND: message". */
 const char *program_error(const ProgramResult *result);
 
+/* shell: a command of other programs, which must succeed. */
+void shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* file_text: a whole text file; the test fails if it cannot be read. To be freed. */
 char *file_text(const char *path);
 

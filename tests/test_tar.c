@@ -20,18 +20,6 @@ static void must(Status status) { cr_assert(status == OK, "%s", status_message()
 
 static bool message_has(const char *part) { return strstr(status_message(), part) != NULL; }
 
-static void shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void shell(const char *format, ...)
-{
-    char command[2048];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(command, sizeof command, format, arguments);
-    va_end(arguments);
-    cr_assert_eq(system(command), 0, "%s", command);
-}
-
 static void write_text(const char *path, const char *text)
 {
     must(file_replace(&file_ops_system, path, text, strlen(text)));

@@ -5,6 +5,7 @@
 #include "train/args.h"
 
 Status command_synth(Args *args);
+Status command_data(Args *args);
 Status command_teach(Args *args);
 Status command_distill(Args *args);
 Status command_finetune(Args *args);

@@ -14,6 +14,7 @@ typedef struct Command {
 
 static const Command commands[] = {
     {"synth", command_synth, "paint scenes with masks, in SA-1B's form, to train on without data"},
+    {"data", command_data, "check data before it is trained on; pack it as tar shards"},
     {"teach", command_teach, "run the teacher over images and keep its embeddings"},
     {"distill", command_distill, "train an encoder to give the teacher's embedding"},
     {"finetune", command_finetune, "train encoder, prompt encoder and mask decoder on masks"},
