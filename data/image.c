@@ -24,6 +24,13 @@ Status image_decode(ImageReader *reader, const char *name, const void *bytes, si
     return jpeg_decode(reader->decoder, name, bytes, n_bytes, min_side_px, &reader->image);
 }
 
+Status image_read_sample(ImageReader *reader, RootReader *root, const Source *source,
+                         int64_t sample, int64_t min_side_px)
+{
+    TRY(source_read_image(source, sample, root));
+    return image_decode(reader, root->name, root->bytes, root->n_bytes, min_side_px);
+}
+
 ImageSize image_full_size(const ImageReader *reader)
 {
     return (ImageSize){reader->image.full_height, reader->image.full_width};

@@ -11,6 +11,7 @@
 
 #include "data/jpeg.h"
 #include "data/resize.h"
+#include "data/source.h"
 
 typedef struct ImageReader { /* of one thread; zero-initialise before image_reader_open */
     JpegDecoder *decoder;
@@ -30,6 +31,11 @@ Status image_read(ImageReader *reader, const char *path, int64_t min_side_px);
 /* image_decode: the same of a file's content; `name` stands for it in messages. */
 Status image_decode(ImageReader *reader, const char *name, const void *bytes, size_t n_bytes,
                     int64_t min_side_px);
+
+/* image_read_sample: the same of a sample; root->name says what it was.
+ * errors  those of source_read_image and image_decode */
+Status image_read_sample(ImageReader *reader, RootReader *root, const Source *source,
+                         int64_t sample, int64_t min_side_px);
 ImageSize image_full_size(const ImageReader *reader); /* of the file read last, px */
 
 /* image_to_train_tensor: flip, resize the longer side to `side`, normalise, pad.

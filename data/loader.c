@@ -360,6 +360,11 @@ static void read_batch_here(Loader *loader, const RingSlot *slot)
     }
 }
 
+bool loader_allows_broken(double max_bad_fraction, int64_t n_broken, int64_t n)
+{
+    return (double)n_broken <= max_bad_fraction * (double)n;
+}
+
 /* Counts the broken samples of a batch; too many make it a failed one. A sample that is met in
  * every epoch is no more of the whole in the last one than in the first. */
 static void count_broken(Loader *loader, RingSlot *slot)
@@ -372,7 +377,7 @@ static void count_broken(Loader *loader, RingSlot *slot)
         loader->n_broken += slot->batch.fault[b].n_broken;
         if (slot->batch.fault[b].n_broken > 0) message = slot->batch.fault[b].message;
     }
-    if (message == NULL || (double)loader->n_broken <= c->max_bad_fraction * (double)n) return;
+    if (message == NULL || loader_allows_broken(c->max_bad_fraction, loader->n_broken, n)) return;
     slot->status = E_FORMAT;
     snprintf(slot->message, sizeof slot->message,
              "%s (broken samples so far: %lld; data.max_bad_fraction = %g allows %lld of %lld)",

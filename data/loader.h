@@ -83,6 +83,9 @@ typedef struct Batch {
  * however many they are. */
 uint64_t loader_position(const LoaderConfig *config, int64_t step, int64_t b);
 
+/* loader_allows_broken: whether so many broken samples may be left out of a source of n. */
+bool loader_allows_broken(double max_bad_fraction, int64_t n_broken, int64_t n);
+
 /* loader_create: starts at `first_step`. The source must outlive the loader, and have masks if
  * n_masks > 0.
  * errors  E_CONFIG if a value of the config is out of its range, naming it; E_MEMORY */

@@ -64,9 +64,8 @@ static Status decode_image(SampleReader *reader, const Source *source, int64_t i
 {
     const LoaderConfig *c = &reader->config;
     int64_t larger = c->image_size > c->teacher_size ? c->image_size : c->teacher_size;
-    TRY(source_read_image(source, index, &reader->root));
-    return image_decode(&reader->image, reader->root.name, reader->root.bytes, reader->root.n_bytes,
-                        c->decode_margin * larger);
+    return image_read_sample(&reader->image, &reader->root, source, index,
+                             c->decode_margin * larger);
 }
 
 static Status write_images(SampleReader *reader, bool flip, Batch *batch, int64_t b)

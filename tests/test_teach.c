@@ -113,6 +113,33 @@ Test(teach, a_killed_process_goes_on, .timeout = 300)
     check_losses(scenes, root, 1e-4, "");
 }
 
+/* Left out of the cache, it is replaced by the same sample as with the teacher beside. */
+Test(teach, a_broken_image_is_left_out_and_replaced_alike, .timeout = 300)
+{
+    char scenes[192];
+    const char *root = make_place("teach_broken", scenes);
+    const char *form = TINY_TEACH " --data.root=%s --out=%s/embeddings --teach.dtype=f32 %s";
+    const char *distill = TINY_DISTILL " --data.root=%s --teacher.embeddings=%s/embeddings "
+                                       "--train.steps=1 --run.dir=%s/run%d %s";
+    shell("cd %s; cp sa_2.jpg ../whole.jpg; truncate -s 1000 sa_2.jpg", scenes);
+    expect_refused(program_run(form, scenes, root, ""), "sa_2.jpg: damaged",
+                   "data.max_bad_fraction = 0.001 allows 0 of 5");
+    const char *err = program_succeed(form, scenes, root, "--data.max_bad_fraction=0.2")->err;
+    cr_expect(strstr(err, "left out: ") && strstr(err, "sa_2.jpg: damaged") &&
+                  strstr(err, "1 broken ones were left out"),
+              "%s", err);
+    const char *out = program_succeed("teach --verify=%s/embeddings", root)->out;
+    cr_expect(strstr(out, "4 images in 1 shards (0 not sealed)"), "%s", out);
+    check_losses(scenes, root, 0, "--data.max_bad_fraction=1");
+    expect_refused(program_run(distill, scenes, root, root, 1, ""), "no embedding of 1 of 5 images",
+                   "sa_2.jpg");
+    shell("cp %s/whole.jpg %s/sa_2.jpg", root, scenes); /* a whole image must not be left out */
+    expect_refused(program_run(distill, scenes, root, root, 2, "--data.max_bad_fraction=0.2"),
+                   "no embedding of 1 of 5 images", "sa_2.jpg");
+    program_succeed(form, scenes, root, "");
+    program_succeed(distill, scenes, root, root, 3, "");
+}
+
 Test(teach, processes_share_the_images, .timeout = 300)
 {
     char scenes[192];

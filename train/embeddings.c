@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "checkpoints/digest.h"
+#include "data/image.h"
+#include "data/loader.h"
 
 /* What stands for a teacher: the digest of its weights file, or "random seed N". */
 static Status teacher_id(const Options *o, char *id, size_t room)
@@ -79,21 +81,50 @@ static Status check_info(const Options *o, const Recipe *recipe, const Embedding
     return OK;
 }
 
-/* Before the first step, not after hours. */
-static Status check_images(const Options *o, const Source *source, const EmbeddingCache *cache)
+static Status fail_missing(const Options *o, const Source *source, int64_t n_missing, int64_t first)
 {
-    int64_t n = source_size(source), n_missing = 0, first = -1;
-    for (int64_t i = 0; i < n; i++) {
-        if (embedding_cache_has(cache, source_sample_id(source, i))) continue;
-        if (n_missing++ == 0) first = i;
-    }
-    if (n_missing == 0) return OK;
     char name[ROOT_NAME_BYTES];
     source_image_name(source, first, name);
     return status_fail(E_CONFIG,
                        "teacher.embeddings = %s: no embedding of %" PRId64 " of %" PRId64
                        " images, the first is %.500s; run retort teach on the same data",
-                       o->teacher_embeddings, n_missing, n, name);
+                       o->teacher_embeddings, n_missing, source_size(source), name);
+}
+
+/* The first sample from `i` on that is not there; the source's size: none is missing. */
+static int64_t next_missing(const Source *source, const EmbeddingCache *cache, int64_t i)
+{
+    while (i < source_size(source) && embedding_cache_has(cache, source_sample_id(source, i))) i++;
+    return i;
+}
+
+/* Samples that are missing must be broken ones: the loader then comes to replace them. */
+static Status check_broken(const Options *o, const Source *source, const EmbeddingCache *cache,
+                           int64_t n_missing)
+{
+    RootReader file = {0};
+    ImageReader image = {0};
+    Status status = image_reader_open(&image);
+    int64_t i = next_missing(source, cache, 0);
+    for (; i < source_size(source) && status == OK; i = next_missing(source, cache, i + 1)) {
+        Status read = image_read_sample(&image, &file, source, i, 1);
+        if (read == OK) status = fail_missing(o, source, n_missing, i);
+        if (read != OK && read != E_FILE && read != E_FORMAT) status = read;
+    }
+    image_reader_close(&image);
+    root_reader_free(&file);
+    return status;
+}
+
+/* Before the first step, not after hours. */
+static Status check_images(const Options *o, const Source *source, const EmbeddingCache *cache)
+{
+    int64_t n = source_size(source), n_missing = 0, first = next_missing(source, cache, 0);
+    for (int64_t i = first; i < n; i = next_missing(source, cache, i + 1)) n_missing++;
+    if (n_missing == 0) return OK;
+    if (!loader_allows_broken(o->data_max_bad_fraction, n_missing, n))
+        return fail_missing(o, source, n_missing, first);
+    return check_broken(o, source, cache, n_missing);
 }
 
 Status embeddings_open(const Options *options, const Recipe *recipe, const Source *source,

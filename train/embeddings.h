@@ -11,7 +11,9 @@
 Status embeddings_describe(const Options *options, const Recipe *recipe, DType precision,
                            EmbeddingInfo *out);
 
-/* embeddings_open: the cache teacher.embeddings for a distillation on `source`.
+/* embeddings_open: the cache teacher.embeddings for a distillation on `source`. It may lack images
+ * that cannot be read, up to data.max_bad_fraction of them: teach leaves them out, and the loader
+ * replaces them.
  * errors  those of embedding_cache_open; E_CONFIG in one line saying what is not as it must be: the
  *         teacher (if its model or weights are given, too), the shape of an embedding, how images
  *         were prepared, flips, or an image that is not in it */

@@ -4,6 +4,11 @@
  * it was, and several processes may share the images, each with a --part of its own; ranks of torchrun,
  * mpirun or srun take theirs by themselves.
  *
+ * An image that cannot be read is named, counted and left out of the cache, up to
+ * data.max_bad_fraction of all images; then teach stops. A distillation on the same data draws the
+ * same samples as with the teacher inside: there, too, another image stands in for it. It is tried
+ * again when teach is run again.
+ *
  *   retort teach CONFIG --out=FOLDER [--part=K/N] [--key=value ..]
  *   retort teach --verify=FOLDER                read every embedding; fails if one is damaged
  *   retort teach --merge=FOLDER --out=FOLDER    the same embeddings in few shards
@@ -17,6 +22,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 #include "data/image.h"
+#include "data/loader.h"
 #include "kernels/comm/launch.h"
 #include "train/commands.h"
 #include "train/embeddings.h"
@@ -45,6 +51,7 @@ typedef struct Teach {
     float *image, *view;     /* (S,S,3), (grid,grid,D) */
     int64_t first, end;      /* the part of the source that is this process's */
     int64_t n_todo, n_bytes; /* images not there at the start; bytes written */
+    int64_t n_broken;        /* images left out */
 } Teach;
 
 /* ---- opening ---- */
@@ -154,9 +161,24 @@ static Status state_costs(Teach *t)
 
 static Status read_image(Teach *t, int64_t sample)
 {
-    TRY(source_read_image(t->source, sample, &t->file));
-    return image_decode(&t->reader, t->file.name, t->file.bytes, t->file.n_bytes,
-                        t->options->data_decode_margin * t->info.image_size);
+    return image_read_sample(&t->reader, &t->file, t->source, sample,
+                             t->options->data_decode_margin * t->info.image_size);
+}
+
+/* The rule of the loader: named, counted, and too many are too many. */
+static Status leave_out(Teach *t, Status status)
+{
+    double allowed = t->options->data_max_bad_fraction;
+    int64_t n = source_size(t->source);
+    char why[700];
+    snprintf(why, sizeof why, "%s", status_message());
+    if (!loader_allows_broken(allowed, ++t->n_broken, n))
+        return status_fail(status,
+                           "%s (broken images so far: %" PRId64 "; data.max_bad_fraction = %g "
+                           "allows %" PRId64 " of %" PRId64 ")",
+                           why, t->n_broken, allowed, (int64_t)(allowed * (double)n), n);
+    log_text(t->log, LOG_WARN, "left out: %s (broken so far: %" PRId64 ")", why, t->n_broken);
+    return OK;
 }
 
 static Status teach_view(Teach *t, int flip, const void **bytes, size_t *n_bytes)
@@ -181,9 +203,11 @@ static Status teach_image(Teach *t, int64_t sample)
 {
     const void *bytes[EMBEDDING_MAX_VIEWS];
     size_t n_bytes[EMBEDDING_MAX_VIEWS];
-    TRY(read_image(t, sample));
+    Status status = read_image(t, sample);
+    if (status == E_FILE || status == E_FORMAT) return leave_out(t, status);
+    TRY(status);
     for (int flip = 0; flip < t->info.n_views; flip++) {
-        Status status = teach_view(t, flip, &bytes[flip], &n_bytes[flip]);
+        status = teach_view(t, flip, &bytes[flip], &n_bytes[flip]);
         if (status != OK) return name_image(t, sample, status);
         t->n_bytes += (int64_t)n_bytes[flip];
     }
@@ -217,11 +241,13 @@ static Status teach_all(Teach *t)
 static Status finish(Teach *t)
 {
     EmbeddingWriter *writer = t->writer;
+    int64_t n_done = t->n_todo - t->n_broken;
     t->writer = NULL;
     TRY(embedding_writer_finish(writer));
     if (t->n_todo > 0)
-        log_text(t->log, LOG_INFO, "%" PRId64 " images are done, %.3f MB each", t->n_todo,
-                 1e-6 * (double)t->n_bytes / (double)t->n_todo);
+        log_text(t->log, LOG_INFO,
+                 "%" PRId64 " images are done, %.3f MB each; %" PRId64 " broken ones were left out",
+                 n_done, 1e-6 * (double)t->n_bytes / (double)(n_done ? n_done : 1), t->n_broken);
     return OK;
 }
 
