@@ -76,6 +76,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/tests/kat
 RUN_TESTS = test_selftest test_inspect test_runs test_validation test_source test_tar test_data_check test_data_pack \
             test_run_forms test_teach test_bad_days test_memory test_allocations test_bench
 $(addprefix $(BUILD)/tests/,$(RUN_TESTS)): $(BUILD)/tests/program.o $(BUILD)/tests/make_scenes.o
+$(BUILD)/tests/test_data_loader: $(BUILD)/tests/loader_hash.o $(BUILD)/tests/make_scenes.o
 $(BUILD)/tests/test_allocations: $(BUILD)/tests/alloc_count.o
 $(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
 

@@ -9,7 +9,7 @@ $(BUILD)/tests/bench_index: $(BUILD)/tests/bench_index.o $(BUILD)/libretort.a
 	$(CC) $(EXTRA) $^ $(LDLIBS) -o $@
 
 # The loader's threads under ThreadSanitizer, on painted scenes of which one is broken.
-TSAN_SRC = tests/tsan_loader.c $(wildcard base/*.c data/*.c)
+TSAN_SRC = tests/tsan_loader.c tests/loader_hash.c $(wildcard base/*.c data/*.c)
 tsan: all
 	rm -rf $(BUILD)/tmp/tsan
 	$(BUILD)/retort synth $(BUILD)/tmp/tsan --images=8 --seed=1
