@@ -10,7 +10,6 @@
 #include "base/text.h"
 
 #define STATE_FORMAT "retort-state"
-#define CHECKSUM_KEY "sha256"
 
 enum { MAX_VALUE_BYTES = 80, N_META = 9 };
 
@@ -49,7 +48,7 @@ static void content_digest(int n_tensors, const NamedTensor *tensors, int n_meta
     char shape[SHAPE_MAX_RANK * 24];
     Digest *digest = digest_create();
     for (int i = 0; i < n_meta; i++) {
-        if (!strcmp(meta[i].key, CHECKSUM_KEY)) continue;
+        if (!strcmp(meta[i].key, STATE_CHECKSUM_KEY)) continue;
         digest_add_string(digest, meta[i].key);
         digest_add_string(digest, meta[i].value);
     }
@@ -70,7 +69,7 @@ Status state_write(const FileOps *ops, const char *path, const StateHeader *head
     char checksum[DIGEST_HEX_BYTES];
     meta_of_header(header, &meta);
     content_digest(n_tensors, tensors, meta.n, meta.pairs, checksum);
-    snprintf(meta_slot(&meta, CHECKSUM_KEY), MAX_VALUE_BYTES, "%s", checksum);
+    snprintf(meta_slot(&meta, STATE_CHECKSUM_KEY), MAX_VALUE_BYTES, "%s", checksum);
     return safetensors_write_with(ops, path, n_tensors, tensors, meta.n, meta.pairs);
 }
 
@@ -120,12 +119,17 @@ static Status check_format(const SafeTensors *file)
     return OK;
 }
 
+void state_checksum(const SafeTensors *file, char hex[DIGEST_HEX_BYTES])
+{
+    content_digest(file->n_tensors, file->tensors, file->n_meta, file->meta, hex);
+}
+
 static Status check_content(const SafeTensors *file)
 {
     const char *wanted;
     char got[DIGEST_HEX_BYTES];
-    TRY(read_text(file, CHECKSUM_KEY, &wanted));
-    content_digest(file->n_tensors, file->tensors, file->n_meta, file->meta, got);
+    TRY(read_text(file, STATE_CHECKSUM_KEY, &wanted));
+    state_checksum(file, got);
     if (!strcmp(got, wanted)) return OK;
     return status_fail(E_FORMAT,
                        "%s: is damaged: its content has sha256 %.12s..., written was %.12s...; use "

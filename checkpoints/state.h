@@ -14,9 +14,11 @@
 #ifndef RETORT_CHECKPOINTS_STATE_H
 #define RETORT_CHECKPOINTS_STATE_H
 
+#include "checkpoints/digest.h"
 #include "checkpoints/safetensors.h"
 
 enum { STATE_VERSION = 2 };
+#define STATE_CHECKSUM_KEY "sha256"
 
 typedef struct StateHeader {
     int64_t step;          /* updates done */
@@ -42,5 +44,8 @@ Status state_write(const FileOps *ops, const char *path, const StateHeader *head
  *         written */
 Status state_open(const char *path, State **out);
 void state_close(State *state);
+
+/* state_checksum: what the metadata of such a file must say under STATE_CHECKSUM_KEY. */
+void state_checksum(const SafeTensors *file, char hex[DIGEST_HEX_BYTES]);
 
 #endif

@@ -1,5 +1,5 @@
-/* A shard's bytes: what its reader and its writer agree on. Included by these two only; described
- * in embedding_shard.h. */
+/* A shard's bytes: what its reader and its writer agree on. Included by these two, and by the fuzz
+ * target that makes checksums right; described in embedding_shard.h. */
 #ifndef RETORT_DATA_EMBEDDING_FORM_H
 #define RETORT_DATA_EMBEDDING_FORM_H
 

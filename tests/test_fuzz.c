@@ -30,9 +30,11 @@ static void run_inputs(const char *name, FuzzTarget target)
 
 Test(fuzz, annotations) { run_inputs("annotations", fuzz_annotations); }
 Test(fuzz, coco) { run_inputs("coco", fuzz_coco); }
+Test(fuzz, embeddings) { run_inputs("embeddings", fuzz_embeddings); }
 Test(fuzz, jpeg) { run_inputs("jpeg", fuzz_jpeg); }
 Test(fuzz, rle) { run_inputs("rle", fuzz_rle); }
 Test(fuzz, safetensors) { run_inputs("safetensors", fuzz_safetensors); }
+Test(fuzz, state) { run_inputs("state", fuzz_state); }
 Test(fuzz, tar) { run_inputs("tar", fuzz_tar); }
 Test(fuzz, torch) { run_inputs("torch", fuzz_torch); }
 Test(fuzz, yaml) { run_inputs("yaml", fuzz_yaml); }

@@ -15,9 +15,11 @@ typedef void (*FuzzTarget)(const uint8_t *bytes, size_t n_bytes);
 
 void fuzz_annotations(const uint8_t *bytes, size_t n_bytes);
 void fuzz_coco(const uint8_t *bytes, size_t n_bytes);
+void fuzz_embeddings(const uint8_t *bytes, size_t n_bytes);
 void fuzz_jpeg(const uint8_t *bytes, size_t n_bytes);
 void fuzz_rle(const uint8_t *bytes, size_t n_bytes);
 void fuzz_safetensors(const uint8_t *bytes, size_t n_bytes);
+void fuzz_state(const uint8_t *bytes, size_t n_bytes);
 void fuzz_tar(const uint8_t *bytes, size_t n_bytes);
 void fuzz_torch(const uint8_t *bytes, size_t n_bytes);
 void fuzz_yaml(const uint8_t *bytes, size_t n_bytes);
