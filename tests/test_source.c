@@ -194,6 +194,99 @@ Test(source, masks_may_lie_in_a_folder_of_their_own)
     root_reader_free(&reader);
 }
 
+/* ---- which samples ---- */
+
+static void write_list(const char *folder, const char *name, const char *text)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    must(file_replace(&file_ops_system, path, text, strlen(text)));
+}
+
+/* Opens what `config` says and compares the ids of its samples, in order. */
+static void expect_ids(const SourceConfig *config, int64_t n, const uint64_t *wanted)
+{
+    Source *source;
+    cr_assert_eq(source_open(config, &source), OK, "%s", status_message());
+    cr_assert_eq(source_size(source), n);
+    for (int64_t i = 0; i < n; i++)
+        cr_expect_eq(source_sample_id(source, i), wanted[i], "sample %lld", (long long)i);
+    source_close(source);
+}
+
+static void expect_no_source(const SourceConfig *config, const char *part)
+{
+    Source *source;
+    cr_expect_eq(source_open(config, &source), E_CONFIG, "%s", part);
+    cr_expect(message_has(part), "%s", status_message());
+}
+
+Test(source, a_list_of_ids_is_the_data_set)
+{
+    char folder[256], list[300];
+    test_folder("source_ids", folder, sizeof folder);
+    make_scenes(folder, 5, 1);
+    snprintf(list, sizeof list, "%s/list", folder);
+    const char *roots[] = {folder};
+    SourceConfig config = {.roots = roots, .n_roots = 1, .masks = true, .ids = list};
+    write_list(folder, "list", "4\n\nsa_2\r\nsa_5.jpg");
+    expect_ids(&config, 3, (const uint64_t[]){4, 2, 5});
+    config.split = SPLIT_TRAIN; /* of the list, in its order */
+    config.train_ratio = 0.5;
+    expect_ids(&config, 1, (const uint64_t[]){4});
+    config.split = SPLIT_ALL;
+    write_list(folder, "list", "1\n2\nsa_1\n");
+    expect_no_source(&config, "holds the id 1 twice");
+    write_list(folder, "list", "1\n77\nsa_88\n");
+    expect_no_source(&config, "2 of its 3 ids are in no root, the first is 77");
+    write_list(folder, "list", "\n");
+    expect_no_source(&config, "holds no id");
+}
+
+Test(source, a_folder_may_bring_its_list)
+{
+    char folder[256], list[300];
+    test_folder("source_own_ids", folder, sizeof folder);
+    make_scenes(folder, 4, 1);
+    snprintf(list, sizeof list, "%s/list", folder);
+    const char *roots[] = {folder};
+    SourceConfig config = {.roots = roots, .n_roots = 1, .masks = true};
+    write_list(folder, "sa_images_ids.txt", "3\n1\n");
+    expect_ids(&config, 2, (const uint64_t[]){3, 1});
+    write_list(folder, "sa_images_ids.txt", "3\n9\n");
+    expect_no_source(&config, "1 of its 2 ids are in no root, the first is 9");
+    write_list(folder, "list", "2\n");
+    config.ids = list; /* a list that is given stands in its place */
+    expect_ids(&config, 1, (const uint64_t[]){2});
+}
+
+Test(source, a_split_is_the_begin_or_the_rest_of_each_root)
+{
+    char folder[256], roots_text[2][300];
+    test_folder("source_split", folder, sizeof folder);
+    for (int i = 0; i < 2; i++) {
+        snprintf(roots_text[i], sizeof roots_text[i], "%s/%d", folder, i);
+        mkdir(roots_text[i], 0755);
+        make_scenes(roots_text[i], i == 0 ? 5 : 9, 1);
+    }
+    for (int i = 1; i <= 5; i++) { /* 6 .. 9 are left in the second */
+        char path[400];
+        snprintf(path, sizeof path, "%s/sa_%d.jpg", roots_text[1], i);
+        cr_assert_eq(remove(path), 0);
+    }
+    const char *roots[] = {roots_text[0], roots_text[1]};
+    SourceConfig config = {.roots = roots, .n_roots = 2, .masks = true, .train_ratio = 0.7};
+    expect_ids(&config, 9, (const uint64_t[]){1, 2, 3, 4, 5, 6, 7, 8, 9});
+    config.split = SPLIT_TRAIN; /* int(0.7 * 5) and int(0.7 * 4) */
+    expect_ids(&config, 5, (const uint64_t[]){1, 2, 3, 6, 7});
+    config.split = SPLIT_VAL;
+    expect_ids(&config, 4, (const uint64_t[]){4, 5, 8, 9});
+    config.limit = 3;
+    expect_ids(&config, 3, (const uint64_t[]){4, 5, 8});
+    config.train_ratio = 1;
+    expect_no_source(&config, "the split leaves no sample");
+}
+
 /* ---- filters ---- */
 
 Test(filter, drops_by_size_score_and_kind)
