@@ -26,6 +26,7 @@
 typedef struct RingSlot {
     Batch batch;
     void *memory;
+    size_t n_bytes;
     int64_t n_done;
     Status status; /* of the first image of the batch that failed */
     int64_t failed_image;
@@ -205,6 +206,7 @@ static void carve_batch(Carver *carver, const LoaderConfig *c, Batch *batch)
     batch->epoch = carve(carver, n, sizeof *batch->epoch);
     batch->flipped = carve(carver, n, sizeof *batch->flipped);
     batch->fault = carve(carver, n, sizeof *batch->fault);
+    batch->cpu_seconds = carve(carver, n * N_LOADER_STAGES, sizeof *batch->cpu_seconds);
 }
 
 static Status allocate_batch(const LoaderConfig *config, RingSlot *slot)
@@ -213,6 +215,7 @@ static Status allocate_batch(const LoaderConfig *config, RingSlot *slot)
     carve_batch(&carver, config, &slot->batch);
     size_t n_bytes = (carver.used + 63) & ~(size_t)63;
     slot->memory = aligned_alloc(64, n_bytes);
+    slot->n_bytes = n_bytes;
     if (slot->memory == NULL)
         return status_fail(E_MEMORY,
                            "out of memory: %zu bytes for one of %lld batches; lower prefetch",
@@ -405,5 +408,10 @@ Status loader_next(Loader *loader, const Batch **out)
 }
 
 int64_t loader_broken_samples(const Loader *loader) { return loader->n_broken; }
+
+size_t loader_ring_bytes(const Loader *loader)
+{
+    return (size_t)loader->n_ring * loader->ring[0].n_bytes;
+}
 
 double loader_wait_seconds(const Loader *loader) { return loader->wait_seconds; }

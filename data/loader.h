@@ -50,6 +50,20 @@ typedef struct LoaderConfig {
                                 images read if they are more; the next one stops the loader */
 } LoaderConfig;
 
+/* Where the time of a sample goes. X(name, text) */
+#define LOADER_STAGES(X)                                          \
+    X(LOADER_READ, "read the image's file")                       \
+    X(LOADER_DECODE, "decode")                                    \
+    X(LOADER_JSON, "read the masks' file, parse run lengths")     \
+    X(LOADER_RESIZE, "flip, resize, normalise, pad")              \
+    X(LOADER_EMBEDDING, "read the embedding")                     \
+    X(LOADER_MASKS, "run lengths to soft runs")                   \
+    X(LOADER_PROMPTS, "prompts, weights, keys")
+
+#define LOADER_ENUMERATOR(name, text) name,
+typedef enum LoaderStage { LOADER_STAGES(LOADER_ENUMERATOR) N_LOADER_STAGES } LoaderStage;
+#undef LOADER_ENUMERATOR
+
 /* Samples that were drawn for one image of a batch but could not be used. Another stands in, drawn
  * by (seed, epoch, sample, attempt), so also the same for any number of threads and ranks. */
 typedef struct BatchFault {
@@ -76,6 +90,7 @@ typedef struct Batch {
     uint32_t *epoch;       /* (B) */
     uint8_t *flipped;      /* (B) */
     BatchFault *fault;     /* (B) */
+    double *cpu_seconds;   /* (B,N_LOADER_STAGES) that its thread computed for each */
 } Batch;
 
 /* loader_position: where image b of a step of config->rank lies in the endless sequence of epochs
@@ -99,6 +114,7 @@ void loader_destroy(Loader *loader);
  * again when called again */
 Status loader_next(Loader *loader, const Batch **out);
 int64_t loader_broken_samples(const Loader *loader); /* in the batches delivered so far */
+size_t loader_ring_bytes(const Loader *loader);      /* of all batches; the rest is the readers' */
 double loader_wait_seconds(const Loader *loader);    /* time spent waiting in loader_next so far */
 
 #endif

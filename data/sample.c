@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "data/image.h"
 #include "data/mask.h"
@@ -20,6 +21,7 @@ struct SampleReader {
     EmbeddingReader *embeddings; /* NULL: none are read */
     int64_t *choice;             /* (n_masks) annotation of each mask slot */
     double *boxes;               /* (n_masks, 4) prompt frame */
+    double stage_start, cpu_seconds[N_LOADER_STAGES]; /* of the sample at hand */
 };
 
 typedef struct Draw { /* what identifies the sample's random draws, and the first of them */
@@ -60,12 +62,23 @@ void sample_reader_destroy(SampleReader *reader)
     free(reader);
 }
 
+static void end_stage(SampleReader *reader, LoaderStage stage)
+{
+    double now = clock_cpu_seconds();
+    reader->cpu_seconds[stage] += now - reader->stage_start;
+    reader->stage_start = now;
+}
+
 static Status decode_image(SampleReader *reader, const Source *source, int64_t index)
 {
     const LoaderConfig *c = &reader->config;
     int64_t larger = c->image_size > c->teacher_size ? c->image_size : c->teacher_size;
-    return image_read_sample(&reader->image, &reader->root, source, index,
-                             c->decode_margin * larger);
+    TRY(source_read_image(source, index, &reader->root));
+    end_stage(reader, LOADER_READ);
+    Status status = image_decode(&reader->image, reader->root.name, reader->root.bytes,
+                                 reader->root.n_bytes, c->decode_margin * larger);
+    end_stage(reader, LOADER_DECODE);
+    return status;
 }
 
 static Status write_images(SampleReader *reader, bool flip, Batch *batch, int64_t b)
@@ -161,6 +174,7 @@ static Status write_masks(SampleReader *reader, const Draw *draw, Batch *batch, 
     int32_t *rows = batch->rows + b * c->n_masks * (c->image_size + 1);
     TRY(mask_resampler_prepare(&reader->resampler, full, extent, draw->flip));
     TRY(resample_masks(reader, n, words, rows));
+    end_stage(reader, LOADER_MASKS);
     for (int64_t m = 0; m < n; m++) {
         double *box = reader->boxes + 4 * m;
         const Annotation *annotation = &reader->annotations.items[reader->choice[m]];
@@ -172,7 +186,21 @@ static Status write_masks(SampleReader *reader, const Draw *draw, Batch *batch, 
                  batch->coords + b * c->n_masks * c->n_slots * 2,
                  batch->labels + b * c->n_masks * c->n_slots);
     write_slots(c, draw, n, batch, b);
+    end_stage(reader, LOADER_PROMPTS);
     return OK;
+}
+
+static Status make_sample(SampleReader *reader, const Source *source, int64_t index,
+                          const Draw *draw, Batch *batch, int64_t b)
+{
+    TRY(decode_image(reader, source, index));
+    if (reader->config.n_masks > 0) TRY(read_annotations(reader, source, index));
+    end_stage(reader, LOADER_JSON);
+    TRY(write_images(reader, draw->flip, batch, b));
+    end_stage(reader, LOADER_RESIZE);
+    if (reader->embeddings != NULL) TRY(read_embedding(reader, draw, batch, b));
+    end_stage(reader, LOADER_EMBEDDING);
+    return reader->config.n_masks > 0 ? write_masks(reader, draw, batch, b) : OK;
 }
 
 bool sample_was_empty(const SampleReader *reader) { return reader->was_empty; }
@@ -184,15 +212,14 @@ Status sample_read(SampleReader *reader, const Source *source, int64_t index, ui
     reader->was_empty = false;
     RngKey key = {reader->config.seed, RNG_FLIP, draw.epoch, draw.sample};
     draw.flip = rng_uniform(key, 0) < reader->config.flip;
+    memset(reader->cpu_seconds, 0, sizeof reader->cpu_seconds);
+    reader->stage_start = clock_cpu_seconds();
     batch->sample_id[b] = draw.sample;
     batch->epoch[b] = draw.epoch;
     batch->flipped[b] = draw.flip;
-    TRY(decode_image(reader, source, index));
-    if (reader->config.n_masks > 0) TRY(read_annotations(reader, source, index));
-    TRY(write_images(reader, draw.flip, batch, b));
-    if (reader->embeddings != NULL) TRY(read_embedding(reader, &draw, batch, b));
-    if (reader->config.n_masks == 0) return OK;
-    Status status = write_masks(reader, &draw, batch, b);
+    Status status = make_sample(reader, source, index, &draw, batch, b);
+    memcpy(batch->cpu_seconds + b * N_LOADER_STAGES, reader->cpu_seconds,
+           sizeof reader->cpu_seconds);
     if (status != E_CONFIG) return status;
     char message[256], name[ROOT_NAME_BYTES]; /* too few words: says for which file */
     snprintf(message, sizeof message, "%s", status_message());

@@ -160,6 +160,48 @@ Test(bench, a_run_leaves_its_profile, .timeout = 300)
     free(trace.spans);
 }
 
+/* ---- the loader ---- */
+
+static double number_in(const char *text, const char *format)
+{
+    double value = -1;
+    const char *at = strstr(text, format);
+    cr_assert(at && sscanf(at + strlen(format), "%lf", &value) == 1, "%s in %s", format, text);
+    return value;
+}
+
+/* Stages share out a sample; a worker keeps at most 64 MB. Times are
+ * for a person: another process on the core makes any limit wrong. */
+static void check_loader(const char *recipe)
+{
+    static const char *const stages[] = {"read the image's file", "decode ", "parse run lengths",
+                                         "flip, resize, normalise, pad", "read the embedding",
+                                         "to soft runs", "prompts, weights, keys"};
+    char data[256];
+    SKIP_WITHOUT("data/sa1b/pairs", data);
+    const char *out = program_succeed("bench loader configs/recipes/%s --data.root=%s --repeat=1 "
+                                      "--train.batch=1 --data.threads=1",
+                                      recipe, data)->out;
+    double sum = 0;
+    for (size_t i = 0; i < sizeof stages / sizeof stages[0]; i++) sum += number_in(out, stages[i]);
+    double all = number_in(out, "in all ");
+    double rounding = 0.005 * (double)(sizeof stages / sizeof stages[0] + 1);
+    cr_expect(fabs(sum - all) <= rounding && all > 1, "stages %.2f ms, in all %.2f: %s", sum, all,
+              out);
+    double worker_mib = number_in(out, " MiB of batches, ");
+    cr_expect(worker_mib > 1 && worker_mib * (1 << 20) <= 64e6, "%.1f MiB per worker", worker_mib);
+}
+
+Test(bench, loader_shares_out_its_time_at_512, .timeout = 300)
+{
+    check_loader("finetune_l0_paper.yaml");
+}
+
+Test(bench, loader_shares_out_its_time_at_1024, .timeout = 300)
+{
+    check_loader("finetune_xl1_paper.yaml");
+}
+
 /* ---- what is timed ---- */
 
 static void write_inputs(const char *path)

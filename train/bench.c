@@ -66,23 +66,26 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static double ranked_seconds(const BenchResult *result, int64_t rank)
+double bench_ranked(const double *values, int64_t n, int64_t rank)
 {
-    size_t bytes = (size_t)result->repeat * sizeof(double);
+    size_t bytes = (size_t)n * sizeof(double);
     double *sorted = mem_alloc(bytes);
-    memcpy(sorted, result->seconds, bytes);
-    qsort(sorted, (size_t)result->repeat, sizeof *sorted, by_value);
-    double seconds = sorted[rank];
+    memcpy(sorted, values, bytes);
+    qsort(sorted, (size_t)n, sizeof *sorted, by_value);
+    double value = sorted[rank];
     free(sorted);
-    return seconds;
+    return value;
 }
 
 double bench_median(const BenchResult *result)
 {
-    return ranked_seconds(result, result->repeat / 2);
+    return bench_ranked(result->seconds, result->repeat, result->repeat / 2);
 }
 
-double bench_minimum(const BenchResult *result) { return ranked_seconds(result, 0); }
+double bench_minimum(const BenchResult *result)
+{
+    return bench_ranked(result->seconds, result->repeat, 0);
+}
 
 Status bench_write(const BenchResult *r, const char *path)
 {

@@ -20,7 +20,9 @@ typedef struct BenchResult {
     int64_t planned_bytes, measured_bytes;
 } BenchResult;
 
-/* bench_median, bench_minimum: of its seconds. */
+/* bench_ranked: the value that has `rank` smaller ones. bench_median, bench_minimum: of the seconds
+ * of a result. */
+double bench_ranked(const double *values, int64_t n, int64_t rank);
 double bench_median(const BenchResult *result);
 double bench_minimum(const BenchResult *result);
 /* bench_write: as one JSON object. errors  E_FILE */
@@ -29,7 +31,8 @@ Status bench_write(const BenchResult *result, const char *path);
 /* bench_resident_bytes: "VmRSS" (now) or "VmHWM" (the most that ever was) of this process. */
 int64_t bench_resident_bytes(const char *key);
 
-/* bench_loader: seconds of each loader_next over data.root, after one that warms up.
+/* bench_loader: seconds of each loader_next over data.root, after one that warms up; prints where
+ * the time of a sample goes, in time of one core, and what a worker takes.
  * out     NULL, or a file for the last batch: `image` (B,S,S,3), `masks` (B,M,S,S), `coords`,
  *         `labels`, as a step is fed
  * errors  those of recipe_open, recipe_open_source and loader_next */

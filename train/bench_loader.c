@@ -1,5 +1,7 @@
 /* The loader alone: how long a batch takes, and what is in it. See bench.h. */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/memory.h"
@@ -38,15 +40,63 @@ static Status write_batch(const LoaderConfig *c, const Batch *batch, const char 
     return status;
 }
 
-static Status time_batches(Loader *loader, BenchResult *result, const Batch **last)
+/* cpu_seconds: (repeat * batch, N_LOADER_STAGES) */
+static Status time_batches(Loader *loader, BenchResult *result, double *cpu_seconds,
+                           const Batch **last)
 {
+    int64_t n = result->batch * N_LOADER_STAGES;
     TRY(loader_next(loader, last)); /* warm: files, pages */
     for (int64_t i = 0; i < result->repeat; i++) {
         double start = clock_seconds();
         TRY(loader_next(loader, last));
         result->seconds[i] = clock_seconds() - start;
+        memcpy(cpu_seconds + i * n, (*last)->cpu_seconds, (size_t)n * sizeof *cpu_seconds);
     }
     return OK;
+}
+
+/* ---- where the time goes ---- */
+
+/* One line: median and minimum over the samples of a stage, or of all of them together. */
+static void print_stage(const char *text, const double *cpu_seconds, int64_t n, int first, int end)
+{
+    double *sums = mem_alloc((size_t)n * sizeof *sums);
+    for (int64_t i = 0; i < n; i++)
+        for (int s = first; s < end; s++) sums[i] += cpu_seconds[i * N_LOADER_STAGES + s];
+    printf("  %-42s %8.2f %8.2f\n", text, 1e3 * bench_ranked(sums, n, n / 2),
+           1e3 * bench_ranked(sums, n, 0));
+    free(sums);
+}
+
+static void print_stages(const double *cpu_seconds, int64_t n)
+{
+#define STAGE_TEXT(name, text) text,
+    static const char *const texts[] = {LOADER_STAGES(STAGE_TEXT)};
+#undef STAGE_TEXT
+    printf("  %-42s %8s %8s\n", "ms of one core per sample", "median", "minimum");
+    for (int s = 0; s < N_LOADER_STAGES; s++) print_stage(texts[s], cpu_seconds, n, s, s + 1);
+    print_stage("in all", cpu_seconds, n, 0, N_LOADER_STAGES);
+}
+
+/* What the readers keep of the largest sample, and what they were made of. */
+static void print_memory(const Loader *loader, const BenchResult *result)
+{
+    double ring = (double)loader_ring_bytes(loader), grown = (double)result->measured_bytes;
+    int n_workers = result->n_threads > 0 ? result->n_threads : 1;
+    printf("  memory: %.1f MiB of batches, %.1f MiB per worker\n", ring / (1 << 20),
+           (grown - ring) / n_workers / (1 << 20));
+}
+
+static Status measure(Loader *loader, BenchResult *result, int64_t before, const Batch **last)
+{
+    int64_t n = result->repeat * result->batch;
+    double *cpu_seconds = mem_alloc((size_t)(n * N_LOADER_STAGES) * sizeof *cpu_seconds);
+    Status status = time_batches(loader, result, cpu_seconds, last);
+    result->measured_bytes = bench_resident_bytes("VmHWM") - before;
+    if (status == OK) print_stages(cpu_seconds, n);
+    if (status == OK) print_memory(loader, result);
+    free(cpu_seconds);
+    return status;
 }
 
 static Status run(const LoaderConfig *config, const Source *source, const char *out,
@@ -56,8 +106,7 @@ static Status run(const LoaderConfig *config, const Source *source, const char *
     const Batch *batch;
     int64_t before = bench_resident_bytes("VmRSS");
     TRY(loader_create(source, config, 0, &loader));
-    Status status = time_batches(loader, result, &batch);
-    result->measured_bytes = bench_resident_bytes("VmHWM") - before;
+    Status status = measure(loader, result, before, &batch);
     if (status == OK && out) status = write_batch(config, batch, out);
     loader_destroy(loader);
     return status;
