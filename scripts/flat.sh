@@ -1,10 +1,12 @@
 #!/bin/bash
-# Memory must stay flat: 2,000 small steps of distillation from a cache and of fine-tuning, with checkpoints written
-# beside them. Called by `make flat` with the program. Fails if a run's peak grew by more than 2 MiB after step 200.
+# Memory must stay flat: 20,000 samples of the loader, one of them broken; 2,000 small steps of distillation from a
+# cache and of fine-tuning, with checkpoints written beside them. Called by `make flat` with the two programs. Fails if
+# the loader's peak grew by more than 2 MiB after 1,000 samples, or a run's after step 200.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 retort=${1:-build/retort}
-steps=${2:-2000}
+flat_loader=${2:-build/tests/flat_loader}
+steps=${3:-2000}
 folder=build/tmp/flat
 rm -rf "$folder"
 mkdir -p "$folder"
@@ -24,6 +26,9 @@ check() {
 }
 
 "$retort" synth "$folder/scenes" --images=16 --size=200x160 --masks=3..6 >/dev/null
+cp -r "$folder/scenes" "$folder/one_broken"
+truncate -s 500 "$folder/one_broken/sa_7.jpg"
+"$flat_loader" "$folder/one_broken"
 "$retort" teach "${common[@]}" "${teacher[@]}" --out="$folder/embeddings" --teach.zstd_level=1
 "$retort" distill "${common[@]}" "${teacher[@]}" --teacher.embeddings="$folder/embeddings" --run.dir="$folder/distill"
 check distill

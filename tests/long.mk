@@ -23,9 +23,11 @@ crashtest: $(BUILD)/tests/crashtest
 	$< $(KILLS) $(FAULTS)
 $(BUILD)/tests/crashtest: $(BUILD)/tests/make_scenes.o
 
-# Memory stays flat over 2,000 steps.
-flat: all
-	scripts/flat.sh $(BUILD)/retort
+# Memory stays flat over 20,000 samples of the loader and over 2,000 steps.
+flat: all $(BUILD)/tests/flat_loader
+	scripts/flat.sh $(BUILD)/retort $(BUILD)/tests/flat_loader
+$(BUILD)/tests/flat_loader: $(BUILD)/tests/flat_loader.o $(BUILD)/tests/loader_hash.o $(BUILD)/libretort.a
+	$(CC) $(EXTRA) $^ $(LDLIBS) -o $@
 
 # Files and whole models to PyTorch and back; in a Python environment of its own, which nothing else needs.
 oracle: all
