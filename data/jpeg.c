@@ -36,7 +36,7 @@ Status jpeg_create(JpegDecoder **out)
 void jpeg_destroy(JpegDecoder *decoder)
 {
     if (decoder == NULL) return;
-    tjDestroy(decoder->handle);
+    if (decoder->handle != NULL) tjDestroy(decoder->handle);
     buffer_free(&decoder->file);
     buffer_free(&decoder->pixels);
     free(decoder);
@@ -52,11 +52,16 @@ static tjscalingfactor choose_scale(int64_t longer_px, int64_t min_side_px)
     return scale;
 }
 
-static Status fail_decode(tjhandle handle, const char *path)
+/* A failure can leave the library in the middle of a head, which the next file would be taken to go
+ * on with; nothing but a new instance ends that. */
+static Status fail_decode(JpegDecoder *decoder, const char *path)
 {
-    return status_fail(E_FORMAT,
-                       "%s: damaged or unsupported JPEG: %s; get the file again or remove it", path,
-                       tjGetErrorStr2(handle));
+    Status status = status_fail(
+        E_FORMAT, "%s: damaged or unsupported JPEG: %s; get the file again or remove it", path,
+        tjGetErrorStr2(decoder->handle));
+    tjDestroy(decoder->handle);
+    decoder->handle = tjInitDecompress();
+    return decoder->handle ? status : status_fail(E_MEMORY, "out of memory: JPEG decoder");
 }
 
 Status jpeg_decode(JpegDecoder *decoder, const char *path, const void *bytes, size_t n_bytes,
@@ -65,7 +70,7 @@ Status jpeg_decode(JpegDecoder *decoder, const char *path, const void *bytes, si
     int width, height, subsampling, colour_space;
     if (tjDecompressHeader3(decoder->handle, bytes, n_bytes, &width, &height, &subsampling,
                             &colour_space) != 0)
-        return fail_decode(decoder->handle, path);
+        return fail_decode(decoder, path);
     if (width < 1 || height < 1 || (int64_t)width * height > max_px)
         return status_fail(E_FORMAT, "%s: %d x %d px, wanted 1..2^28 px in all", path, width,
                            height);
@@ -75,7 +80,7 @@ Status jpeg_decode(JpegDecoder *decoder, const char *path, const void *bytes, si
     TRY(buffer_reserve(&decoder->pixels, (size_t)out_width * (size_t)out_height * 3));
     if (tjDecompress2(decoder->handle, bytes, n_bytes, decoder->pixels.data, out_width, 0,
                       out_height, TJPF_RGB, DECODE_FLAGS) != 0)
-        return fail_decode(decoder->handle, path);
+        return fail_decode(decoder, path);
     *image = (JpegImage){.height = out_height,
                          .width = out_width,
                          .full_height = height,

@@ -92,6 +92,30 @@ Test(jpeg, reduced_size_still_covers_the_target)
 
 /* Resizing a decode of twice the size shows what resizing the full decode shows, at the same place.
  */
+/* A file that ends anywhere in its head leaves the library in the middle of reading one: what it
+ * knows of that file must not meet the next. */
+Test(jpeg, a_damaged_file_does_not_spoil_the_next)
+{
+    enum { SIDE = 24 };
+    static const uint8_t pixels[SIDE * SIDE * 3];
+    JpegEncoder *encoder;
+    JpegDecoder *decoder;
+    JpegImage image;
+    const uint8_t *bytes;
+    size_t n_bytes;
+    cr_assert_eq(jpeg_encoder_create(&encoder), OK);
+    cr_assert_eq(jpeg_encode(encoder, pixels, SIDE, SIDE, 95, &bytes, &n_bytes), OK);
+    cr_assert_eq(jpeg_create(&decoder), OK);
+    for (size_t n = 1; n < n_bytes - 2; n++) {
+        cr_expect_eq(jpeg_decode(decoder, "cut", bytes, n, 0, &image), E_FORMAT, "%zu bytes", n);
+        cr_assert_eq(jpeg_decode(decoder, "whole", bytes, n_bytes, 0, &image), OK, "after %zu: %s",
+                     n, status_message());
+        cr_assert_eq(image.full_width, SIDE);
+    }
+    jpeg_destroy(decoder);
+    jpeg_encoder_destroy(encoder);
+}
+
 /* How far an image is from the one made of the full decode, in grey levels of the inputs' scale. */
 typedef struct Difference {
     double mean, max, bias;
