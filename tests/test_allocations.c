@@ -7,7 +7,8 @@
  * compute threads are counted. Two libraries allocate inside every call, with no way to avoid it:
  * oneDNN's C interface builds a map of arguments for each execution of a primitive, and GNU OpenMP
  * makes a team for each parallel region of one thread. That is allowed while it is small and freed
- * again. */
+ * again. On processors without AVX-512 oneDNN's matrix products also pack their sources into memory
+ * of their own, of any size; only that it is freed can then be asked for. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -82,8 +83,9 @@ static void check(void)
     cr_expect_eq(count.other, 0, "%ld allocations by libraries, the last by %s", count.other,
                  count.other_name);
     cr_expect_gt(count.engine, 0, "nothing was counted");
-    cr_expect_lt(count.largest, (size_t)SMALL_BYTES, "oneDNN or OpenMP allocated %zu bytes at once",
-                 count.largest);
+    if (__builtin_cpu_supports("avx512f"))
+        cr_expect_lt(count.largest, (size_t)SMALL_BYTES,
+                     "oneDNN or OpenMP allocated %zu bytes at once", count.largest);
     cr_expect_eq(count.kept, 0, "%lld bytes were kept", count.kept);
 }
 

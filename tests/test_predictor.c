@@ -17,8 +17,9 @@
 #define CONFIG "configs/models/efficientvit_sam_tiny.yaml"
 enum { HEIGHT = 150, WIDTH = 201, FRAME = 256, EXTENT_HEIGHT = 191 /* 150 * 256 / 201 = 191.04 */ };
 
-/* Of logits whose deviation is near 1; between summing orders of f32. */
-#define TOL 2e-5
+/* Of logits whose deviation is near 1: the known answers allow f32 2e-5 from the exact value, so two
+ * orders of summation may be twice that apart. */
+#define TOL 4e-5
 
 static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
 
@@ -457,9 +458,7 @@ Test(predictor, bf16_is_near_f32)
     Predictor *low = NULL;
     fixture_open(&f);
     make_prompts(&f, &prompts);
-    if (predictor_create(f.model, f.store, f.backend, BN_EVAL, DT_BF16, 3, &low) == E_UNSUPPORTED)
-        cr_skip_test("no bf16 here: %s", status_message());
-    cr_assert_not_null(low, "%s", status_message());
+    must(predictor_create(f.model, f.store, f.backend, BN_EVAL, DT_BF16, 3, &low));
     must(predictor_set_image(low, &f.reader));
     Predictor *predictor = open_predictor(&f, 3);
     Masks wanted = predict(&f, predictor, N_PROMPTS, prompts.items, true);

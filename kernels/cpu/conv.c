@@ -43,12 +43,11 @@ ConvShape conv_shape(const KernelCall *call)
     };
 }
 
-Status conv_dtypes(const KernelCall *call, DType *in, DType *out)
+void conv_dtypes(const KernelCall *call, DType *in, DType *out)
 {
-    bool bf16 = call->src[0].dtype == DT_BF16 && call->src[1].dtype == DT_BF16;
+    bool bf16 = call->src[0].dtype == DT_BF16 && call->src[1].dtype == DT_BF16 && onednn_has_bf16();
     *in = bf16 ? DT_BF16 : DT_F32;
     *out = bf16 && call->dst[0].dtype == DT_BF16 ? DT_BF16 : DT_F32;
-    return bf16 ? onednn_check_bf16(call) : OK;
 }
 
 /* ---- 1x1 convolution as a product ---- */
@@ -99,7 +98,7 @@ Status conv_product_bind(OnednnEngine *engine, KernelCall *call)
     ConvShape shape = conv_shape(call);
     ProductSpec spec = product_spec(&shape);
     spec.batch = 1;
-    TRY(conv_dtypes(call, &spec.in, &spec.out));
+    conv_dtypes(call, &spec.in, &spec.out);
     ProductState *state = mem_alloc(sizeof *state);
     call->state = state;
     call->release = product_release;
@@ -118,9 +117,12 @@ Status conv_product_bind(OnednnEngine *engine, KernelCall *call)
 static Status conv_bind(Backend *backend, KernelCall *call)
 {
     ConvShape shape = conv_shape(call);
-    bool pointwise = shape.r == 1 && shape.s == 1 && shape.stride == 1 && shape.pad_h == 0;
+    bool pointwise = conv_is_pointwise(&shape);
+    DType in, out;
+    conv_dtypes(call, &in, &out);
     if (shape.groups == shape.c && shape.k == shape.c && shape.groups > 1)
         return conv_depthwise_bind(call);
+    if (conv_tiles_usable(&shape, in)) return conv_tiles_bind(call);
     if (pointwise && shape.groups == 1) return conv_product_bind(backend->context, call);
     if (pointwise) return conv_grouped_bind(call);
     if (conv_phases_usable(&shape)) return conv_phases_bind(backend->context, call);

@@ -1,5 +1,6 @@
-/* The parts of the CPU convolutions: conv.c reads the shape and picks one of six ways.
+/* The parts of the CPU convolutions: conv.c reads the shape and picks one of seven ways.
  *
+ *   tiles      the forward pass in f32: own products of tiles, in short sums
  *   product    1x1, stride 1, one group: a matrix product over all pixels
  *   depthwise  one channel per group: own kernels over NHWC rows
  *   grouped    1x1 in groups (LiteMLA: 16 or 32 channels each): own small products
@@ -26,6 +27,12 @@ typedef struct ConvShape {
 
 ConvShape conv_shape(const KernelCall *call);
 
+/* Whether each output sees one pixel, the one at its own place. */
+static inline bool conv_is_pointwise(const ConvShape *s)
+{
+    return s->r == 1 && s->s == 1 && s->stride == 1 && s->pad_h == 0 && s->pad_w == 0;
+}
+
 Status conv_product_bind(OnednnEngine *engine, KernelCall *call);
 Status conv_dense_bind(OnednnEngine *engine, KernelCall *call);
 /* conv_phases_usable: whether the pass can, and should, be run by phases. */
@@ -34,11 +41,14 @@ Status conv_phases_bind(OnednnEngine *engine, KernelCall *call);
 /* conv_columns_usable: likewise. */
 bool conv_columns_usable(const ConvShape *shape);
 Status conv_columns_bind(OnednnEngine *engine, KernelCall *call);
+/* conv_tiles_usable: likewise, for maps of dtype `in`. */
+bool conv_tiles_usable(const ConvShape *shape, DType in);
+Status conv_tiles_bind(KernelCall *call);
 Status conv_depthwise_bind(KernelCall *call);
 Status conv_grouped_bind(KernelCall *call);
 
-/* conv_dtypes: the dtypes in which oneDNN computes the call's two sources and its result: bf16 if
- * both sources are, else f32.  errors  E_UNSUPPORTED for bf16 on a machine without it */
-Status conv_dtypes(const KernelCall *call, DType *in, DType *out);
+/* conv_dtypes: the dtypes in which the call's two sources and its result are computed: bf16 if both
+ * sources are and the machine has bf16 arithmetic, else f32. */
+void conv_dtypes(const KernelCall *call, DType *in, DType *out);
 
 #endif

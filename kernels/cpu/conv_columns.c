@@ -105,7 +105,7 @@ static void columns_release(void *pointer)
 Status conv_columns_bind(OnednnEngine *engine, KernelCall *call)
 {
     DType in, out;
-    TRY(conv_dtypes(call, &in, &out));
+    conv_dtypes(call, &in, &out);
     ColumnsState *state = mem_alloc(sizeof *state);
     call->state = state;
     call->release = columns_release;

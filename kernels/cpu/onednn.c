@@ -40,13 +40,6 @@ bool onednn_has_bf16(void)
     return (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
-Status onednn_check_bf16(const KernelCall *call)
-{
-    if (onednn_has_bf16()) return OK;
-    return cpu_unsupported(
-        call, "this processor has no bf16 arithmetic (AVX512-BF16 or AMX); use precision f32");
-}
-
 static const char *status_name(dnnl_status_t status)
 {
     switch (status) {

@@ -21,9 +21,9 @@ typedef struct OnednnEngine OnednnEngine;
 Status onednn_engine_open(OnednnEngine **out);
 void onednn_engine_free(OnednnEngine *engine);
 
-bool onednn_has_bf16(void); /* whether this machine has bf16 arithmetic */
-/* onednn_check_bf16: errors  E_UNSUPPORTED if the machine has no bf16 arithmetic */
-Status onednn_check_bf16(const KernelCall *call);
+/* Whether this machine has bf16 arithmetic (AVX512-BF16, AMX); elsewhere bf16 is computed in f32.
+ */
+bool onednn_has_bf16(void);
 
 /* DNNL_TRY: turns a failure of oneDNN into a Status that names the call, the step and oneDNN's
  * status. */

@@ -1,9 +1,9 @@
 /* Staging: operands in a dtype that a library kernel does not take are converted whole, in the
  * scratch.
  *
- * Called by matmul.c and conv*.c. oneDNN 2.6 computes in f32 or bf16; f16 storage is therefore
- * converted to f32 before and back after each product: right, and slow (it costs one more pass over
- * each operand).
+ * Called by matmul.c and conv*.c. oneDNN 2.6 computes in f32 or, on some processors, bf16; f16
+ * storage, and bf16 on all other processors, is therefore converted to f32 before and back after
+ * each product: right, and slow (it costs one more pass over each operand).
  *
  * Must hold: stage_plan in bind books the bytes that stage_in and stage_out use in run.
  */

@@ -2,7 +2,9 @@
  *
  * A block of the result stays in vector registers while k runs: per step one or two vectors of b
  * and one broadcast of a for each of its rows, so that loads stay below the multiply-adds. Operands
- * are not packed: the callers' tiles are small enough to lie in cache as they are.
+ * are not packed: the callers' tiles are small enough to lie in cache as they are. What a product
+ * is added to joins its sum at the end: the rounding of a sum grows with the square root of its
+ * length, so one that is taken in pieces keeps the error of a piece.
  */
 #include "kernels/cpu/tile.h"
 
@@ -35,8 +37,7 @@ ALWAYS_INLINE void block(int rows, int vecs, bool trans, int64_t k, const float 
 {
     TileVec sum[BLOCK_ROWS][BLOCK_VECS];
     for (int i = 0; i < rows; i++)
-        for (int j = 0; j < vecs; j++)
-            sum[i][j] = accumulate ? *(const TileVec *)(c + i * ldc + j * TILE_VEC) : (TileVec){0};
+        for (int j = 0; j < vecs; j++) sum[i][j] = (TileVec){0};
     for (int64_t p = 0; p < k; p++) {
         for (int i = 0; i < rows; i++) {
             float factor = trans ? a[p * lda + i] : a[i * lda + p];
@@ -44,8 +45,13 @@ ALWAYS_INLINE void block(int rows, int vecs, bool trans, int64_t k, const float 
                 sum[i][j] += factor * *(const TileVec *)(b + p * ldb + j * TILE_VEC);
         }
     }
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < vecs; j++) *(TileVec *)(c + i * ldc + j * TILE_VEC) = sum[i][j];
+    for (int i = 0; i < rows; i++) {
+        for (int j = 0; j < vecs; j++) {
+            TileVec *out = (TileVec *)(c + i * ldc + j * TILE_VEC);
+            if (accumulate) sum[i][j] += *out;
+            *out = sum[i][j];
+        }
+    }
 }
 
 /* One column beyond the last whole vector. */
@@ -53,10 +59,10 @@ static void column(int rows, bool trans, int64_t k, const float *a, int64_t lda,
                    int64_t ldb, float *c, int64_t ldc, bool accumulate)
 {
     for (int i = 0; i < rows; i++) {
-        float sum = accumulate ? c[i * ldc] : 0.0f;
+        float sum = 0;
         for (int64_t p = 0; p < k; p++)
             sum += (trans ? a[p * lda + i] : a[i * lda + p]) * b[p * ldb];
-        c[i * ldc] = sum;
+        c[i * ldc] = accumulate ? c[i * ldc] + sum : sum;
     }
 }
 
