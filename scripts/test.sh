@@ -5,6 +5,11 @@
 set -u
 cd "$(dirname "$0")/.."
 build=${1:-build}
+free=$(df --output=avail --block-size=1M "$build" | tail -n 1)
+if [ "$free" -lt 1024 ]; then
+    echo "test: $build has $free MiB of disk free, wanted 1024 (whole training states are written and read): make room" >&2
+    exit 1
+fi
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 programs=0 passed=0 failed=0 skipped=0 broken=""

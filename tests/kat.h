@@ -55,6 +55,10 @@ typedef struct KatReport {
  * A row without moments (a scalar in a, or all values in v) takes value_tol absolutely */
 bool kat_compare(const KatRow *row, const float *values, int64_t n, double value_tol,
                  double moment_tol, KatReport *report);
+/* kat_compare_moments: the same for a row with moments.
+ * units   all three tolerances absolute: of the listed values, the mean, the standard deviation */
+bool kat_compare_moments(const KatRow *row, const float *values, int64_t n, double value_tol,
+                         double mean_tol, double deviation_tol, KatReport *report);
 /* kat_compare_gradient: rows "grad NAME", whose b is the L2 norm.
  * units   norm_tol relative; element_tol: root mean squares of the row. A row whose norm is below
  * zero_below is a zero up to rounding: its values must be below zero_below, too */
