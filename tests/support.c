@@ -7,6 +7,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <criterion/criterion.h>
+
+#include "base/memory.h"
+
 bool shared_path(const char *name, char *buffer, size_t buffer_bytes)
 {
     snprintf(buffer, buffer_bytes, "../shared/%s", name);
@@ -32,4 +36,18 @@ const char *test_folder(const char *name, char *buffer, size_t buffer_bytes)
 Status open_source(const char *root, bool masks, Source **out)
 {
     return source_open(&(SourceConfig){.roots = &root, .n_roots = 1, .masks = masks}, out);
+}
+
+void enlarge_weights(Store *store, float factor)
+{
+    for (int i = 0; i < store->n_entries; i++) {
+        const StoreEntry *entry = &store->entries[i];
+        int64_t n = shape_elems(entry->shape);
+        if (entry->kind != STORE_PARAMETER || entry->shape.rank < 2) continue;
+        Tensor host = {DT_F32, entry->shape, mem_alloc((size_t)n * sizeof(float))};
+        cr_assert_eq(store_get(store, i, &host), OK, "%s", status_message());
+        for (int64_t k = 0; k < n; k++) ((float *)host.data)[k] *= factor;
+        cr_assert_eq(store_set(store, i, &host), OK, "%s", status_message());
+        free(host.data);
+    }
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "autograd/store.h"
 #include "data/source.h"
 
 /* shared_path: "../shared/NAME" beside the checkout, in `buffer`; whether it exists. Test programs
@@ -16,6 +17,10 @@ const char *test_folder(const char *name, char *buffer, size_t buffer_bytes);
 
 /* open_source: the samples of one root, all masks kept. errors  those of source_open */
 Status open_source(const char *root, bool masks, Source **out);
+
+/* enlarge_weights: multiplies all parameters of two dims or more. Weights as they are drawn give
+ * nearly one mask for all prompts; larger ones do not. */
+void enlarge_weights(Store *store, float factor);
 
 /* SKIP_WITHOUT(path, name): skips the test, by name, where the sample data is missing. */
 #define SKIP_WITHOUT(name, buffer)                                               \

@@ -1,5 +1,5 @@
-/* Mean IoU, and the commands `eval` and `segment` on a genuine SA-1B pair with a tiny model of
- * drawn weights: what they write equals what is computed here from the predictor alone. */
+/* Mean IoU, and the command `eval` on a genuine SA-1B pair with a tiny model of drawn weights: what
+ * it writes equals what is computed here from the predictor alone. */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,7 +14,6 @@
 #include "train/commands.h"
 #include "train/miou.h"
 #include "train/predictor.h"
-#include "train/segment_prompts.h"
 #include "train/weights.h"
 
 #define MODEL "configs/models/efficientvit_sam_tiny.yaml"
@@ -122,21 +121,6 @@ static void write_text(const char *path, const char *text)
     must(file_replace(&file_ops_system, path, text, strlen(text)));
 }
 
-/* Drawn weights give nearly one mask for all prompts; larger ones do not. */
-static void enlarge(Store *store)
-{
-    for (int i = 0; i < store->n_entries; i++) {
-        const StoreEntry *entry = &store->entries[i];
-        int64_t n = shape_elems(entry->shape);
-        if (entry->kind != STORE_PARAMETER || entry->shape.rank < 2) continue;
-        Tensor host = {DT_F32, entry->shape, mem_alloc((size_t)n * sizeof(float))};
-        must(store_get(store, i, &host));
-        for (int64_t k = 0; k < n; k++) ((float *)host.data)[k] *= 3;
-        must(store_set(store, i, &host));
-        free(host.data);
-    }
-}
-
 static void make_weights(const char *path)
 {
     Model *model = NULL;
@@ -147,7 +131,7 @@ static void make_weights(const char *path)
     must(model_declare(model, store));
     must(store_allocate(store));
     must(model_init(model, store, 3));
-    enlarge(store);
+    enlarge_weights(store, 3);
     must(weights_save(&file_ops_system, store, path));
     store_destroy(store);
     backend_close(backend);
@@ -351,121 +335,4 @@ Test(eval, wrong_arguments_are_named)
     char *no_weights[] = {"c.yaml"};
     cr_expect_eq(command_eval(&(Args){.n = 1, .words = no_weights}), E_CONFIG);
     cr_expect(strstr(status_message(), "--weights"), "%s", status_message());
-}
-
-/* ---- segment ---- */
-
-Test(segment, prompts_are_read_as_written)
-{
-    char *words[] = {"--prompt=box:1,2,3,4+point:5,6+point:7,8,0", "--point=9,10.5",
-                     "--point=11,12,0", "--rest"};
-    PromptSets sets = {0};
-    Args args = {.n = 4, .words = words};
-    must(prompt_sets_parse(&args, &sets));
-    cr_assert_eq(sets.n, 2);
-    cr_expect_eq(args.n, 1, "what is no prompt stays");
-    Prompt first = prompt_of(&sets.items[0]), second = prompt_of(&sets.items[1]);
-    cr_expect_eq(first.n_points, 2);
-    cr_expect_null(first.box);
-    cr_expect_eq(first.points[1], 10.5);
-    cr_expect_eq(first.labels[0], 1);
-    cr_expect_eq(first.labels[1], 0);
-    cr_expect_eq(second.n_points, 2);
-    cr_expect_eq(second.box[3], 4);
-    cr_expect_eq(second.points[3], 8);
-    cr_expect_eq(prompt_sets_check(&sets, (ImageSize){12, 11}), OK);
-    cr_expect_eq(prompt_sets_check(&sets, (ImageSize){11, 11}), E_CONFIG);
-    cr_expect(strstr(status_message(), "11,12"), "%s", status_message());
-    prompt_sets_free(&sets);
-}
-
-Test(segment, wrong_prompts_are_quoted)
-{
-    static const char *const wrong[][2] = {
-        {"--point=1", "1"},           {"--point=1,2,3", "1,2,3"},
-        {"--point=1,x", "1,x"},       {"--box=1,2,3", "1,2,3"},
-        {"--box=5,2,3,4", "5,2,3,4"}, {"--prompt=point:1,2+circle:3", "circle:3"},
-        {"--prompt=", "got "},        {"--prompt=box:1,2,3,4+box:1,2,3,5", "1,2,3,5"},
-        {"--nothing", "no prompt"}};
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        char *words[] = {(char *)wrong[i][0]};
-        PromptSets sets = {0};
-        cr_expect_eq(prompt_sets_parse(&(Args){.n = 1, .words = words}, &sets), E_CONFIG, "%s",
-                     wrong[i][0]);
-        cr_expect(strstr(status_message(), wrong[i][1]), "%s: %s", wrong[i][0], status_message());
-        prompt_sets_free(&sets);
-    }
-}
-
-typedef struct MaskRecord { /* the wanted mask of masks.json */
-    int64_t n_masks, area;
-    double iou;
-    char counts[1 << 20];
-    size_t n_chars;
-} MaskRecord;
-
-/* Keeps the record of the last mask. */
-static Status take_record(void *user, const JsonEvent *event)
-{
-    MaskRecord *record = user;
-    if (strcmp(event->path, "prompts[].masks[]") == 0 && event->kind == JSON_OBJECT)
-        record->n_masks++;
-    if (strcmp(event->path, "prompts[].masks[].area") == 0) record->area = (int64_t)event->number;
-    if (strcmp(event->path, "prompts[].masks[].predicted_iou") == 0) record->iou = event->number;
-    if (strcmp(event->path, "prompts[].masks[].segmentation.counts") != 0) return OK;
-    cr_assert_lt(event->n_chars, sizeof record->counts);
-    memcpy(record->counts, event->text, event->n_chars);
-    record->n_chars = event->n_chars;
-    return OK;
-}
-
-Test(segment, writes_what_the_predictor_gives)
-{
-    static const double box[4] = {100, 200, 800, 1500};
-    char image[256], masks[256], weights[340], out[340], path[400];
-    SKIP_WITHOUT("data/sa1b/pairs/sa_1.jpg", image);
-    SKIP_WITHOUT("data/sa1b/pairs/sa_1.json", masks);
-    Fixture f;
-    fixture_open(&f, "segment", image, masks);
-    snprintf(weights, sizeof weights, "--weights=%s", f.weights);
-    snprintf(out, sizeof out, "--out=%s/pictures", f.folder);
-    char *words[] = {image, "--model=" MODEL, "--run.threads=1", weights,
-                     out,   "--multimask",    "--point=500,375", "--prompt=box:100,200,800,1500"};
-    must(command_segment(&(Args){.n = 8, .words = words}));
-    MaskRecord *record = mem_alloc(sizeof *record);
-    snprintf(path, sizeof path, "%s/masks.json", out + strlen("--out="));
-    must(json_read(path, take_record, record));
-    float iou[3], *logits = mem_alloc((size_t)(3 * f.pixels) * sizeof *logits);
-    must(predictor_predict(f.predictor, 1, &(Prompt){.box = box}, true, logits, iou));
-    predictor_mask(f.predictor, logits + 2 * f.pixels, f.prediction);
-    Rle rle = {.height = f.annotations.height, .width = f.annotations.width};
-    rle.counts = mem_alloc((size_t)(f.n_px + 1) * sizeof *rle.counts);
-    must(rle_parse(record->counts, record->n_chars, rle.counts, &rle.n));
-    must(rle_check(&rle));
-    rle_decode(&rle, f.truth);
-    int64_t n_different = 0;
-    for (int64_t i = 0; i < f.n_px; i++) n_different += f.truth[i] != f.prediction[i];
-    cr_expect_eq(record->n_masks, 6);
-    cr_expect_eq(record->area, rle_area(&rle));
-    cr_expect_float_eq(record->iou, iou[2], 1e-5);
-    cr_expect_leq(n_different, 50, "%d pixels differ", (int)n_different); /* rounding at logit 0 */
-    snprintf(path, sizeof path, "%s/overlay_2.png", out + strlen("--out="));
-    cr_expect(file_exists(path), "%s", path);
-    snprintf(path, sizeof path, "%s/mask_1_2.png", out + strlen("--out="));
-    cr_expect(file_exists(path), "%s", path);
-
-    char *fewer[] = {image, "--model=" MODEL, "--run.threads=1", weights, out,
-                     "--point=500,375", "--prompt=box:100,200,800,1500"};
-    *record = (MaskRecord){0};
-    must(command_segment(&(Args){.n = 7, .words = fewer}));
-    snprintf(path, sizeof path, "%s/masks.json", out + strlen("--out="));
-    must(json_read(path, take_record, record));
-    cr_expect_eq(record->n_masks, 2);
-    cr_expect_float_eq(record->iou, fmaxf(fmaxf(iou[0], iou[1]), iou[2]), 1e-5);
-    snprintf(path, sizeof path, "%s/mask_1.png", out + strlen("--out="));
-    cr_expect(file_exists(path), "%s", path);
-    free(rle.counts);
-    free(record);
-    free(logits);
-    fixture_close(&f);
 }

@@ -136,20 +136,6 @@ static void draw_image(ImageReader *reader)
                                 .pixels = rgb};
 }
 
-static void make_lively(Store *store) /* drawn weights of deviation 0.02 give masks of one value */
-{
-    for (int i = 0; i < store->n_entries; i++) {
-        StoreEntry *entry = &store->entries[i];
-        int64_t n = shape_elems(entry->shape);
-        if (entry->kind != STORE_PARAMETER || entry->shape.rank < 2) continue;
-        Tensor host = {DT_F32, entry->shape, mem_alloc((size_t)n * sizeof(float))};
-        must(store_get(store, i, &host));
-        for (int64_t k = 0; k < n; k++) ((float *)host.data)[k] *= 4;
-        must(store_set(store, i, &host));
-        free(host.data);
-    }
-}
-
 static void fixture_open(Fixture *f)
 {
     *f = (Fixture){0};
@@ -159,7 +145,7 @@ static void fixture_open(Fixture *f)
     must(model_declare(f->model, f->store));
     must(store_allocate(f->store));
     must(model_init(f->model, f->store, 3));
-    make_lively(f->store);
+    enlarge_weights(f->store, 4);
     draw_image(&f->reader);
     f->pixels = model_lowres(f->model) * model_lowres(f->model);
 }

@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "base/text.h"
+#include "train/mask_input.h"
 
 /* Numbers separated by commas; how many, or -1 if something is none or there are more than `max`.
  */
@@ -50,12 +51,22 @@ static Status add_box(PromptSet *set, const char *text)
     return OK;
 }
 
+static Status add_mask(PromptSet *set, const char *path)
+{
+    if (set->mask_path)
+        return status_fail(E_CONFIG, "mask %s: a prompt takes one mask; give others with --prompt",
+                           path);
+    set->mask_path = mem_string(path);
+    return OK;
+}
+
 static Status add_part(PromptSet *set, const char *part)
 {
     if (strncmp(part, "point:", 6) == 0) return add_point(set, part + 6);
     if (strncmp(part, "box:", 4) == 0) return add_box(set, part + 4);
-    return status_fail(E_CONFIG, "--prompt: got %s, wanted point:x,y[,label] or box:x0,y0,x1,y1",
-                       part);
+    if (strncmp(part, "mask:", 5) == 0) return add_mask(set, part + 5);
+    return status_fail(
+        E_CONFIG, "--prompt: got %s, wanted point:x,y[,label], box:x0,y0,x1,y1 or mask:FILE", part);
 }
 
 static PromptSet *add_set(PromptSets *sets)
@@ -76,18 +87,24 @@ static Status add_prompt(PromptSets *sets, const char *text)
 
 Status prompt_sets_parse(Args *args, PromptSets *out)
 {
-    PromptSet own = {0};
+    PromptSet *own = add_set(out);
     const char *text;
-    while ((text = args_flag(args, "point"))) TRY(add_point(&own, text));
-    while ((text = args_flag(args, "box"))) TRY(add_box(&own, text));
-    if (own.n_points > 0 || own.has_box) *add_set(out) = own;
+    while ((text = args_flag(args, "point"))) TRY(add_point(own, text));
+    while ((text = args_flag(args, "box"))) TRY(add_box(own, text));
+    while ((text = args_flag(args, "mask-input"))) TRY(add_mask(own, text));
+    if (own->n_points == 0 && !own->has_box && !own->mask_path) out->n--;
     while ((text = args_flag(args, "prompt"))) TRY(add_prompt(out, text));
     if (out->n > 0) return OK;
-    return status_fail(E_CONFIG, "no prompt: give --point=x,y or --box=x0,y0,x1,y1");
+    return status_fail(E_CONFIG,
+                       "no prompt: give --point=x,y or --box=x0,y0,x1,y1 or --mask-input=FILE");
 }
 
 void prompt_sets_free(PromptSets *sets)
 {
+    for (int i = 0; i < sets->n; i++) {
+        free(sets->items[i].mask_path);
+        free(sets->items[i].mask_input);
+    }
     free(sets->items);
     *sets = (PromptSets){0};
 }
@@ -114,10 +131,20 @@ Status prompt_sets_check(const PromptSets *sets, ImageSize image)
     return OK;
 }
 
+Status prompt_sets_read_masks(PromptSets *sets, int64_t side)
+{
+    for (int i = 0; i < sets->n; i++) {
+        PromptSet *set = &sets->items[i];
+        if (set->mask_path) TRY(mask_input_read(set->mask_path, side, &set->mask_input));
+    }
+    return OK;
+}
+
 Prompt prompt_of(const PromptSet *set)
 {
     return (Prompt){.n_points = set->n_points,
                     .points = &set->points[0][0],
                     .labels = set->labels,
-                    .box = set->has_box ? set->box : NULL};
+                    .box = set->has_box ? set->box : NULL,
+                    .mask_input = set->mask_input};
 }
