@@ -82,6 +82,8 @@ $(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
 
 $(BUILD)/tests/test_kat_forward $(BUILD)/tests/kat_long $(BUILD)/tests/deviations: $(BUILD)/tests/kat_bench.o
 
+$(BUILD)/tests/test_weights_damage: $(BUILD)/tests/reread.o
+
 # The op cases, and what judges ops with them.
 OP_TEST_OBJ = $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/op_*.c) tests/gradcheck.c)
 $(addprefix $(BUILD)/tests/,test_rules test_gradcheck test_backends mutants): $(OP_TEST_OBJ)

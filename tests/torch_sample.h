@@ -1,4 +1,5 @@
-/* What the tests of weights files share: sample tensors, and .pth files of any pickle. */
+/* What the tests of weights files share: sample tensors, .pth files of any pickle, and how much
+ * memory a file may take. */
 #ifndef RETORT_TESTS_TORCH_SAMPLE_H
 #define RETORT_TESTS_TORCH_SAMPLE_H
 
@@ -6,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "checkpoints/safetensors.h"
 #include "checkpoints/zip.h"
@@ -38,6 +40,26 @@ static inline void put_bytes(const void *content, size_t n_bytes)
 {
     FileOps ops = quick_ops();
     cr_assert_eq(file_replace(&ops, path, content, n_bytes), OK, "%s", status_message());
+}
+
+static inline long peak_kib(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;
+}
+
+/* No file may take more than four times its size and 64 MB beyond `before`. Each test runs in a
+ * process of its own, so that another's peak hides nothing; under AddressSanitizer, whose own
+ * memory is counted too, nothing can be said. */
+static inline void expect_small(long before_kib, size_t file_bytes)
+{
+#ifdef __SANITIZE_ADDRESS__
+    (void)before_kib, (void)file_bytes;
+    return;
+#endif
+    long grown = peak_kib() - before_kib, limit = (64 << 10) + 4 * (long)(file_bytes >> 10);
+    cr_expect_leq(grown, limit, "%ld KiB of memory for a file of %zu bytes", grown, file_bytes);
 }
 
 static float weight[6] = {1.5f, -2.0f, 0.0f, 3.25f, 1e-30f, 7.0f};
