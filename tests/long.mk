@@ -36,6 +36,7 @@ oracle: all
 	$(BUILD)/oracle/bin/python tests/oracle/interop.py $(BUILD)/retort
 	$(BUILD)/oracle/bin/python tests/oracle/golden.py $(BUILD)/golden
 	$(BUILD)/oracle/bin/python tests/oracle/models.py $(BUILD)/golden $(BUILD)/retort
+	$(BUILD)/oracle/bin/python tests/oracle/predictor.py $(BUILD)/golden $(BUILD)/retort
 
 # The table of what low precision costs each model (README.md); IMAGE is any photograph.
 deviations: $(BUILD)/tests/deviations
