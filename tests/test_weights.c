@@ -65,7 +65,66 @@ Test(weights, torch_files_load_strictly)
     snprintf(wanted, sizeof wanted,
              "loaded %s: 2 tensors matched, 0 missing, 0 unexpected, sha256 ", path);
     cr_assert_eq(strncmp(toy.report, wanted, strlen(wanted)), 0, "said %s", toy.report);
+    char sha256[DIGEST_HEX_BYTES];
+    cr_assert_eq(file_sha256(path, sha256), OK);
+    cr_assert_str_eq(toy.report + strlen(wanted), sha256);
     assert_loaded(&toy);
+    toy_close(&toy);
+}
+
+/* Of numbers that are exact in each of these types. */
+Test(weights, every_type_of_number_loads_into_f32)
+{
+    static const DType dtypes[] = {DT_F32, DT_F64, DT_F16, DT_BF16};
+    static const char *const endings[] = {"pth", "safetensors"};
+    static const float numbers[6] = {1.5f, -2.0f, 0.0f, 3.25f, 0.0078125f, 7.0f};
+    char stored[6 * sizeof(double)];
+    float got[6];
+    Toy toy;
+    set_up("weights_types");
+    toy_open(&toy);
+    for (int i = 0; i < 8; i++) {
+        DType dtype = dtypes[i / 2];
+        tensor_convert(stored, dtype, numbers, DT_F32, 6);
+        NamedTensor tensors[] = {{"layer.weight", {dtype, SHAPE(2, 3), stored}}, full[1]};
+        snprintf(path, sizeof path, "%s/file.%s", folder, endings[i % 2]);
+        cr_assert_eq(weights_file_write(path, 2, tensors), OK);
+        cr_assert_eq(load(&toy, 0, NULL), OK, "%s", status_message());
+        cr_assert_eq(store_get(toy.store, 0, &(Tensor){DT_F32, SHAPE(2, 3), got}), OK);
+        cr_expect_arr_eq(got, numbers, sizeof got, "%s in %s", dtype_name(dtype), endings[i % 2]);
+    }
+    toy_close(&toy);
+}
+
+/* A count is a count: nothing is rounded into it, nor out of it. And what is refused changes
+ * nothing, not even the tensors in front of the wrong one. */
+Test(weights, whole_numbers_stay_whole)
+{
+    static float five = 5;
+    static int64_t counts[6] = {1, 2, 3, 4, 5, 6};
+    const NamedTensor wrong[][2] = {
+        {full[0], {"layer.count", {DT_F32, {.rank = 0}, &five}}},
+        {{"layer.weight", {DT_I64, SHAPE(2, 3), counts}}, full[1]},
+    };
+    static const float zeros[6] = {0};
+    float before[6];
+    int64_t got = 0;
+    Toy toy;
+    set_up("weights_whole");
+    toy_open(&toy);
+    for (int i = 0; i < 2; i++) {
+        cr_assert_eq(torch_file_write(path, 2, wrong[i]), OK);
+        cr_expect_eq(load(&toy, 0, NULL), E_SHAPE);
+        cr_expect_not_null(strstr(status_message(), i ? "got dtype int64" : "got dtype float32"),
+                           "%s", status_message());
+        cr_expect_not_null(strstr(status_message(), path), "%s", status_message());
+        cr_assert_eq(store_get(toy.store, 0, &(Tensor){DT_F32, SHAPE(2, 3), before}), OK);
+        cr_expect_arr_eq(before, zeros, sizeof zeros);
+    }
+    cr_assert_eq(torch_file_write(path, 2, full), OK);
+    cr_assert_eq(load(&toy, 0, NULL), OK, "%s", status_message());
+    cr_assert_eq(store_get(toy.store, 1, &(Tensor){DT_I64, SHAPE_SCALAR, &got}), OK);
+    cr_expect_eq(got, count);
     toy_close(&toy);
 }
 
