@@ -19,7 +19,7 @@ static const Command commands[] = {
     {"distill", command_distill, "train an encoder to give the teacher's embedding"},
     {"finetune", command_finetune, "train encoder, prompt encoder and mask decoder on masks"},
     {"eval", command_eval, "mean IoU of masks from boxes and clicks on a data set"},
-    {"segment", command_segment, "masks of one image from points, boxes and earlier masks; pictures"},
+    {"segment", command_segment, "masks of one image from points, boxes, masks; pictures"},
     {"report", command_report, "what runs were and gave, as one page of HTML"},
     {"inspect", command_inspect, "layers, parameters and MACs of a model; tensors of a file"},
     {"export", command_export, "convert weights between safetensors and PyTorch's .pth"},

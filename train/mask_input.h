@@ -9,7 +9,7 @@
 #include "base/status.h"
 
 /* mask_input_read: the tensor "mask_input" of a safetensors or PyTorch file.
- * shapes  in the file (..,side,side), every dim before the last two 1; *out (side,side), to be freed
+ * shapes  in the file (..,side,side), all dims in front 1; *out (side,side), to be freed
  * errors  those of weights_file_open; E_SHAPE if the tensor is absent, of another shape or not of
  *         floating point; E_FORMAT if a value is not finite */
 Status mask_input_read(const char *path, int64_t side, float **out);
