@@ -81,6 +81,7 @@ $(BUILD)/tests/test_allocations: $(BUILD)/tests/alloc_count.o
 $(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
 
 $(BUILD)/tests/test_kat_forward $(BUILD)/tests/kat_long $(BUILD)/tests/deviations: $(BUILD)/tests/kat_bench.o
+$(BUILD)/tests/test_kat_forward: $(BUILD)/tests/kat_decoder.o
 
 $(BUILD)/tests/test_weights_damage: $(BUILD)/tests/reread.o
 

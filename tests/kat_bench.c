@@ -16,21 +16,21 @@
 
 void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
 
-void kat_bench_start(KatBench *b, const char *config, const char *table_path)
+void kat_bench_start(KatBench *b, const char *backend, const char *config, const char *table_path)
 {
     char path[256];
     *b = (KatBench){.value_tol = VALUE_TOL, .moment_tol = MOMENT_TOL};
     must(kat_load(table_path, &b->table));
     snprintf(path, sizeof path, "configs/models/%s.yaml", config);
     must(model_load(path, &b->model));
-    must(backend_open("cpu", 0, &b->backend));
+    must(backend_open(backend, 0, &b->backend));
     b->store = store_create(b->backend);
     b->context = (BuildContext){.graph = graph_create(), .store = b->store, .bn = BN_EVAL};
 }
 
-void kat_bench_open(KatBench *b, const char *config, const char *table_path)
+void kat_bench_open(KatBench *b, const char *backend, const char *config, const char *table_path)
 {
-    kat_bench_start(b, config, table_path);
+    kat_bench_start(b, backend, config, table_path);
     must(model_declare(b->model, b->store));
     must(store_allocate(b->store));
 }

@@ -1,5 +1,5 @@
 /* One forward pass against rows of a known-answer table: a model from its config with hash weights,
- * every module output kept and compared. Used by test_kat_forward.c and kat_long.c. Backend cpu.
+ * every module output kept and compared. Used by test_kat_forward.c, kat_long.c and kat_decoder.c.
  */
 #ifndef RETORT_TESTS_KAT_BENCH_H
 #define RETORT_TESTS_KAT_BENCH_H
@@ -22,10 +22,10 @@ typedef struct KatBench { /* all that one forward pass needs */
 /* must: fails the test with the message of a status. */
 void must(Status status);
 
-/* kat_bench_start: model, backend and table, with an empty store; kat_bench_open: its entries
+/* kat_bench_start: model, backend (by name) and table, with an empty store; kat_bench_open: its entries
  * declared and allocated, too. */
-void kat_bench_start(KatBench *b, const char *config, const char *table_path);
-void kat_bench_open(KatBench *b, const char *config, const char *table_path);
+void kat_bench_start(KatBench *b, const char *backend, const char *config, const char *table_path);
+void kat_bench_open(KatBench *b, const char *backend, const char *config, const char *table_path);
 /* kat_bench_finish: keeps all module outputs, then makes the graph ready to run. */
 void kat_bench_finish(KatBench *b);
 void kat_bench_close(KatBench *b);

@@ -12,7 +12,7 @@ static void expect_frozen(const char *table, const char *model)
     KatBench b;
     if (!shared_path(table, path, sizeof path))
         cr_skip_test("sample data %s is missing beside the checkout", table);
-    kat_bench_start(&b, model, path);
+    kat_bench_start(&b, "cpu", model, path);
     kat_run_frozen_encoder(&b, DT_F32);
     kat_expect_encoder(&b, model);
     kat_bench_close(&b);

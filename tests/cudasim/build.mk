@@ -31,6 +31,7 @@ SIM_TESTS = $(patsubst tests/cudasim/tests/%.c,$(SIM)/tests/%,$(wildcard tests/c
 $(SIM)/tests/%: $(BUILD)/tests/cudasim/tests/%.o $(OP_TEST_OBJ) $(BUILD)/libretort.a | $(SIM)/tests/libretort_cudasim.so $(BUILD)/retort
 	$(CC) $(EXTRA) $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS) -o $@
 
+$(SIM)/tests/test_kat: $(addprefix $(BUILD)/tests/,kat.o kat_bench.o kat_decoder.o support.o)
 $(SIM)/tests/test_steps: $(addprefix $(BUILD)/tests/,program.o make_scenes.o support.o)
 # The simulator's own tests have it linked in, with small kernels, right and wrong.
 $(SIM)/faults.o: tests/cudasim/faults/faults.cu tests/cudasim/device.h | cuda-toolkit
