@@ -14,7 +14,7 @@ OPT ?= -O3 -march=$(ARCH) -fno-math-errno -fno-trapping-math -ffp-contract=fast
 CFLAGS = -std=c17 -D_GNU_SOURCE $(OPT) -g -Wall -Wextra -fopenmp -I. -MMD -MP $(EXTRA)
 LDLIBS = -ldnnl -lgloo -lstdc++ -lturbojpeg -lyajl -larchive -lyaml -lpng -lcrypto -lzstd -lz -lm -lpthread -ldl -fopenmp -rdynamic
 
-LIB_DIRS = base kernels kernels/ref kernels/cpu kernels/comm autograd model data checkpoints
+LIB_DIRS = base kernels kernels/ref kernels/cpu kernels/comm kernels/plan autograd model data checkpoints
 LIB_SRC = $(wildcard $(addsuffix /*.c,$(LIB_DIRS))) $(filter-out train/main.c,$(wildcard train/*.c))
 LIB_OBJ = $(LIB_SRC:%.c=$(BUILD)/%.o) $(BUILD)/kernels/comm/gloo.o
 TEST_SRC = $(wildcard tests/test_*.c)
@@ -74,7 +74,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/support.o $(BUILD)/tests/kat
 
 # Whole runs: the program, and data made up for it.
 RUN_TESTS = test_selftest test_inspect test_runs test_validation test_source test_tar test_data_check test_data_pack \
-            test_run_forms test_teach test_bad_days test_memory test_allocations test_bench
+            test_run_forms test_teach test_bad_days test_memory test_allocations test_bench test_plan_command
 $(addprefix $(BUILD)/tests/,$(RUN_TESTS)): $(BUILD)/tests/program.o $(BUILD)/tests/make_scenes.o
 $(BUILD)/tests/test_data_loader: $(BUILD)/tests/loader_hash.o $(BUILD)/tests/make_scenes.o
 $(BUILD)/tests/test_allocations: $(BUILD)/tests/alloc_count.o

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/plan/backend.h"
 #include "kernels/plugin.h"
 #include "kernels/ref/ref.h"
 
@@ -15,6 +16,7 @@ static const struct {
     {"cpu", cpu_open, NULL},
     {"cuda", NULL, "libretort_cuda.so"},
     {"cudasim", NULL, "libretort_cudasim.so"}, /* the same kernels on the tests' simulator */
+    {"plan", plan_open, NULL}, /* what "cuda" would take, without a GPU */
     {"ref", ref_open, NULL},
 };
 

@@ -51,3 +51,21 @@ Status call_check_dtypes(const KernelCall *call, const char *backend)
     }
     return OK;
 }
+
+static Status check_counts(const KernelCall *call, const char *backend, const char *side, int n,
+                           const Tensor *tensors)
+{
+    for (int i = 0; i < n; i++)
+        if (shape_elems(tensors[i].shape) > INT32_MAX)
+            return call_unsupported(call, backend,
+                                    "%s %d has %lld elements, at most %d are counted; use a "
+                                    "smaller batch or chunk",
+                                    side, i, (long long)shape_elems(tensors[i].shape), INT32_MAX);
+    return OK;
+}
+
+Status call_check_counts(const KernelCall *call, const char *backend)
+{
+    TRY(check_counts(call, backend, "source", call->n_src, call->src));
+    return check_counts(call, backend, "destination", call->n_dst, call->dst);
+}

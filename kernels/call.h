@@ -15,4 +15,8 @@ Status call_unsupported(const KernelCall *call, const char *backend, const char 
  * errors  E_UNSUPPORTED naming operand and dtype */
 Status call_check_dtypes(const KernelCall *call, const char *backend);
 
+/* call_check_counts: no operand has more elements than 32 bits count, as kernels of GPUs do.
+ * errors  E_UNSUPPORTED naming the operand */
+Status call_check_counts(const KernelCall *call, const char *backend);
+
 #endif

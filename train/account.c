@@ -47,7 +47,11 @@ double account_call_bytes(const KernelCall *call)
     double bytes = 0;
     for (int i = 0; i < call->n_src; i++)
         if (call->src[i].dtype != DT_NONE) bytes += (double)tensor_bytes(&call->src[i]);
-    for (int i = 0; i < call->n_dst; i++) bytes += (double)tensor_bytes(&call->dst[i]);
+    for (int i = 0; i < call->n_dst; i++) {
+        OpOperand operand;
+        bool known = op_dst(call->op, i, &operand), read = known && operand.mutated;
+        bytes += (double)tensor_bytes(&call->dst[i]) * (read ? 2 : 1);
+    }
     return bytes;
 }
 

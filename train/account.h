@@ -14,7 +14,7 @@ void account_memory(FILE *out, const Plan *plan);
 double account_macs(const Graph *graph, const Plan *plan, bool forward_only);
 
 /* account_call_macs, account_call_bytes: of one execution of a bound kernel; bytes are those of its
- * operands. */
+ * operands, twice of those that are changed in place. */
 double account_call_macs(const KernelCall *call);
 double account_call_bytes(const KernelCall *call);
 

@@ -16,6 +16,7 @@ Status command_inspect(Args *args);
 Status command_export(Args *args);
 Status command_trace(Args *args);
 Status command_bench(Args *args);
+Status command_plan(Args *args);
 Status command_selftest(Args *args);
 
 #endif

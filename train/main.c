@@ -25,6 +25,7 @@ static const Command commands[] = {
     {"export", command_export, "convert weights between safetensors and PyTorch's .pth"},
     {"trace", command_trace, "exact steps on given inputs, to compare with PyTorch"},
     {"selftest", command_selftest, "is the loss right? train 200 steps, compare with a kept band"},
+    {"plan", command_plan, "memory, time and disk of a run on GPUs that need not be here"},
     {"bench", command_bench, "time training steps and forward passes"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

@@ -18,8 +18,7 @@ static Status set_number(Options *options, int option, int64_t value)
     return options_set(options, option, text);
 }
 
-/* Every rank's part of train.global_batch, so that one config serves any number of ranks. */
-static Status divide_batch(Options *o, int n_ranks)
+Status ranks_divide_batch(Options *o, int n_ranks)
 {
     int64_t global = o->train_global_batch, part = global / n_ranks, micro = o->train_micro_batch;
     if (global == 0) return OK;
@@ -49,7 +48,7 @@ Status ranks_open(Options *options, Comm **out)
 {
     Launch launch;
     TRY(launch_from_environment(&launch));
-    TRY(divide_batch(options, launch.world_size));
+    TRY(ranks_divide_batch(options, launch.world_size));
     TRY(comm_open(&launch, options->run_rank_timeout * 1000, out));
     if (*out && launch.rank == 0)
         fprintf(stderr, "%d ranks, started by %s\n%s", launch.world_size, launch.launcher,

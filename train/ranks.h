@@ -16,6 +16,10 @@
  * errors  those of launch_from_environment and comm_open; E_CONFIG if the batch cannot be divided */
 Status ranks_open(Options *options, Comm **out);
 
+/* ranks_divide_batch: train.batch and train.micro_batch of each of n ranks, from train.global_batch, so
+ * that one config serves any number of them. errors  E_CONFIG if the batch cannot be divided */
+Status ranks_divide_batch(Options *options, int n_ranks);
+
 /* ranks_share_store: rank 0's whole store to all. errors  E_NETWORK, E_DEVICE */
 Status ranks_share_store(Comm *comm, const char *name, Store *store);
 

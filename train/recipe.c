@@ -67,6 +67,7 @@ static Status open_backend(const Options *o, Backend **out)
     const char *names[] = {[OPT_BACKEND_CPU] = "cpu",
                            [OPT_BACKEND_CUDA] = "cuda",
                            [OPT_BACKEND_CUDASIM] = "cudasim",
+                           [OPT_BACKEND_PLAN] = "plan",
                            [OPT_BACKEND_REF] = "ref"};
     TRY(backend_open(names[o->run_backend], (int)o->run_threads, out));
     (*out)->tf32 = o->run_tf32;

@@ -456,6 +456,5 @@ extern "C" Status cuda_attention_grad(Backend *backend, KernelCall *call)
     AttentionDims d = attention_dims(call, &call->attr->attention_grad);
     TRY(check_attention(call, d));
     call->run = attention_grad_run;
-    call->scratch_bytes = (size_t)n_deltas(d) * sizeof(float);
     return OK;
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "kernels/plan/scratch.h"
 #include "kernels/plugin.h"
 
 enum { STAGING_BYTES = 8 << 20 };
@@ -65,25 +66,13 @@ void cuda_launched(const KernelCall *call, const char *kernel)
 
 /* ---- bind ---- */
 
-/* Kernels count elements in 32 bits. */
-static Status check_sizes(const KernelCall *call, const char *side, int n, const Tensor *tensors)
-{
-    for (int i = 0; i < n; i++)
-        if (shape_elems(tensors[i].shape) > INT32_MAX)
-            return cuda_unsupported(call,
-                                    "%s %d has %lld elements, at most %d are counted; use a "
-                                    "smaller batch or chunk",
-                                    side, i, (long long)shape_elems(tensors[i].shape), INT32_MAX);
-    return OK;
-}
-
 static Status bind(Backend *backend, KernelCall *call)
 {
     assert(call->op > OP_NONE && call->op < OP_COUNT);
     call->context = backend->context;
+    call->scratch_bytes = scratch_bytes(call);
     TRY(call_check_dtypes(call, "cuda"));
-    TRY(check_sizes(call, "source", call->n_src, call->src));
-    TRY(check_sizes(call, "destination", call->n_dst, call->dst));
+    TRY(call_check_counts(call, "cuda"));
     return binds[call->op](backend, call);
 }
 

@@ -139,9 +139,7 @@ static void batchnorm_run(const KernelCall *call)
 extern "C" Status cuda_batchnorm(Backend *backend, KernelCall *call)
 {
     (void)backend;
-    ColumnPlan plan = norm_plan(call);
     call->run = batchnorm_run;
-    call->scratch_bytes = column_partials(&plan, 2) * sizeof(double);
     return OK;
 }
 
@@ -244,24 +242,17 @@ static void batchnorm_frozen_grad_run(const KernelCall *call)
     norm_grad(call, &call->attr->batchnorm_frozen_grad, false);
 }
 
-static void bind_grad(KernelCall *call, void (*run)(const KernelCall *))
-{
-    ColumnPlan plan = norm_plan(call);
-    call->run = run;
-    call->scratch_bytes = column_partials(&plan, 2) * sizeof(float);
-}
-
 extern "C" Status cuda_batchnorm_grad(Backend *backend, KernelCall *call)
 {
     (void)backend;
-    bind_grad(call, batchnorm_grad_run);
+    call->run = batchnorm_grad_run;
     return OK;
 }
 
 extern "C" Status cuda_batchnorm_frozen_grad(Backend *backend, KernelCall *call)
 {
     (void)backend;
-    bind_grad(call, batchnorm_frozen_grad_run);
+    call->run = batchnorm_frozen_grad_run;
     return OK;
 }
 

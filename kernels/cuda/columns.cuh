@@ -10,43 +10,12 @@
 
 #include "kernels/cuda/storage.cuh"
 
-enum {
-    COLUMN_LANES = 32, /* packs of columns that a block handles */
-    COLUMN_ROWS = 8,   /* threads that share a column's rows */
-    COLUMN_MAX_PARTS = 256,
-    COLUMN_WANTED_BLOCKS = 1024,
-    COLUMN_MIN_ROWS = 64, /* of a part, so that a block is worth its start */
-};
-
-/* How a (rows, columns) matrix, `batches` times, is divided; columns in packs of N. */
-typedef struct ColumnPlan {
-    unsigned batches, rows, columns, rows_per_part, parts;
-} ColumnPlan;
-
-static inline ColumnPlan column_plan(int64_t batches, int64_t rows, int64_t columns)
-{
-    int64_t blocks = batches * cuda_blocks(columns, COLUMN_LANES);
-    int64_t parts = cuda_blocks(COLUMN_WANTED_BLOCKS, blocks > 0 ? blocks : 1);
-    int64_t most = cuda_blocks(rows, COLUMN_MIN_ROWS);
-    if (parts > most) parts = most;
-    if (parts > COLUMN_MAX_PARTS) parts = COLUMN_MAX_PARTS;
-    if (parts < 1) parts = 1;
-    unsigned per_part = cuda_blocks(rows, parts);
-    ColumnPlan plan = {(unsigned)batches, (unsigned)rows, (unsigned)columns, per_part,
-                       (unsigned)parts};
-    return plan;
-}
+enum { COLUMN_ROWS = 8 }; /* threads that share a column's rows */
 
 /* Blocks along the columns of one batch, where a lane takes N columns. */
 static __host__ __device__ __forceinline__ unsigned column_blocks(const ColumnPlan &plan, int n)
 {
     return (plan.columns + COLUMN_LANES * n - 1) / (COLUMN_LANES * n);
-}
-
-/* Elements of the partial sums of K values per column: (batches, parts, K, columns). */
-static inline size_t column_partials(const ColumnPlan *plan, int k)
-{
-    return (size_t)plan->batches * plan->parts * (size_t)k * plan->columns;
 }
 
 /* Term: `template <int N> __device__ void add(unsigned batch, unsigned row, unsigned column,

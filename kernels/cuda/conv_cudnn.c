@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/passes.h"
+#include "kernels/plan/scratch.h"
 
 #include <stdlib.h>
 
@@ -203,7 +204,8 @@ static Status keeps_promises(ConvState *state, cudnnBackendDescriptor_t config, 
     return OK;
 }
 
-/* A plan of this configuration, if the engine can: cuDNN says so only when it is finalised. */
+/* A plan of this configuration, if the engine can, and with a workspace that may be had: cuDNN says
+ * so only when it is finalised. */
 static Status try_plan(const KernelCall *call, ConvState *state, cudnnBackendDescriptor_t config)
 {
     Cuda *cuda = call->context;
@@ -212,14 +214,16 @@ static Status try_plan(const KernelCall *call, ConvState *state, cudnnBackendDes
     TRY(create(state, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan));
     SET(plan, EXECUTION_PLAN_HANDLE, HANDLE, 1, &cuda->cudnn);
     SET_CHILD(plan, EXECUTION_PLAN_ENGINE_CONFIG, config);
-    if (cudnnBackendFinalize(plan) != CUDNN_STATUS_SUCCESS) {
-        (void)cudnnBackendDestroyDescriptor(plan);
-        state->n_owned--;
+    bool serves = cudnnBackendFinalize(plan) == CUDNN_STATUS_SUCCESS;
+    if (serves)
+        CUDNN_TRY(cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                           CUDNN_TYPE_INT64, 1, &n, &state->workspace_bytes));
+    if (serves && state->workspace_bytes <= DENSE_WORKSPACE_BYTES) {
+        state->plan = plan;
         return OK;
     }
-    CUDNN_TRY(cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                       CUDNN_TYPE_INT64, 1, &n, &state->workspace_bytes));
-    state->plan = plan;
+    (void)cudnnBackendDestroyDescriptor(plan);
+    state->n_owned--;
     return OK;
 }
 
@@ -317,8 +321,6 @@ Status conv_cudnn_bind(Backend *backend, KernelCall *call)
     TRY(make_plan(call, state, exact));
     state->result_offset = ((size_t)state->workspace_bytes + ALIGNMENT_BYTES - 1) /
                            ALIGNMENT_BYTES * ALIGNMENT_BYTES;
-    call->scratch_bytes = state->result_offset;
-    if (state->in_scratch)
-        call->scratch_bytes += (size_t)shape_elems(call->dst[0].shape) * sizeof(float);
+    call->scratch_bytes += state->result_offset;
     return OK;
 }

@@ -6,10 +6,11 @@
 #include "kernels/cuda/cublaslt.h"
 
 #include "kernels/cuda/passes.h"
+#include "kernels/plan/scratch.h"
 
 #include <string.h>
 
-enum { MAX_WORKSPACE_BYTES = 32 << 20, ALIGNMENT_BYTES = 16 };
+enum { ALIGNMENT_BYTES = 16 };
 
 static cudaDataType_t data_type(DType dtype)
 {
@@ -66,7 +67,7 @@ static Status make_layouts(const LtSpec *s, LtProduct *out)
 
 static Status set_preference(cublasLtMatmulPreference_t preference)
 {
-    uint64_t workspace_bytes = MAX_WORKSPACE_BYTES;
+    uint64_t workspace_bytes = PRODUCT_WORKSPACE_BYTES;
     uint32_t alignment = ALIGNMENT_BYTES, schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     SET_PREFERENCE(preference, MAX_WORKSPACE_BYTES, workspace_bytes);
     SET_PREFERENCE(preference, REDUCTION_SCHEME_MASK, schemes);
@@ -112,11 +113,8 @@ Status lt_make(const KernelCall *call, const LtSpec *spec, LtProduct *out)
     CUBLAS_TRY(cublasLtMatmulPreferenceCreate(&preference));
     Status status = choose_algo(call, preference, spec, out);
     CUBLAS_TRY(cublasLtMatmulPreferenceDestroy(preference));
-    bool rounds_bias = spec->bias && spec->out != DT_F32;
     out->out = spec->out;
     out->workspace_bytes = round_up(out->workspace_bytes);
-    out->scratch_bytes = out->workspace_bytes;
-    if (rounds_bias) out->scratch_bytes += (size_t)spec->n * dtype_size(spec->out);
     return status;
 }
 

@@ -30,7 +30,7 @@ typedef struct LtProduct {
     cublasLtMatrixLayout_t a, b, dst;
     cublasLtMatmulAlgo_t algo;
     DType out;
-    size_t workspace_bytes, scratch_bytes; /* a rounded bias lies behind the workspace */
+    size_t workspace_bytes; /* a rounded bias lies behind it */
 } LtProduct;
 
 /* lt_make: picks the algorithm; lt_free also after a failure.
@@ -38,7 +38,7 @@ typedef struct LtProduct {
 Status lt_make(const KernelCall *call, const LtSpec *spec, LtProduct *out);
 void lt_free(LtProduct *product);
 
-/* lt_run: in run functions. `scratch` has scratch_bytes; bias: NULL if the spec has none. */
+/* lt_run: in run functions. `scratch` has workspace_bytes, and room for a rounded bias; bias: NULL if the spec has none. */
 void lt_run(const KernelCall *call, const LtProduct *product, const void *a, const void *b,
             const Tensor *bias, void *dst, void *scratch);
 

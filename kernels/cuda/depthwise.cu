@@ -13,7 +13,7 @@
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/storage.cuh"
 
-enum { OUTPUTS = 4, MAX_PARTS = 128 };
+enum { OUTPUTS = 4 };
 
 /* ---- weights as (taps, C) ---- */
 
@@ -260,16 +260,10 @@ static __global__ void finish_weight_kernel(float *dweight, const float *parts, 
     }
 }
 
-static int weight_parts(const ConvDims &d)
-{
-    int rows = d.n * d.out_h;
-    return rows < MAX_PARTS ? rows : MAX_PARTS;
-}
-
 template <int K, int STRIDE> static void convolve_weight(const KernelCall *call, const ConvDims &d)
 {
     const Tensor *src = &call->src[0], *ddst = &call->src[1];
-    int n_parts = weight_parts(d);
+    int n_parts = depthwise_parts(d.n, d.out_h);
     WITH_PACKS(CUDA_PACKS(d.c, src, ddst), N, unsigned n = (unsigned)(d.c / N * K * n_parts);
                WITH_STORAGE(src->dtype, T,
                             LAUNCH(call, (depthwise_weight_kernel<T, N, K, STRIDE>), flat_blocks(n),
@@ -287,27 +281,15 @@ static void weight_run(const KernelCall *call)
     if (d.r == 5 && d.stride == 1) convolve_weight<5, 1>(call, d);
     if (d.r == 5 && d.stride == 2) convolve_weight<5, 2>(call, d);
     LAUNCH(call, finish_weight_kernel, flat_blocks(n), FLAT_THREADS, 0, (float *)call->dst[0].data,
-           (const float *)call->scratch, d.c, d.r * d.s, weight_parts(d), n);
+           (const float *)call->scratch, d.c, d.r * d.s, depthwise_parts(d.n, d.out_h), n);
 }
 
 /* ---- bind ---- */
 
-bool depthwise_fits(const ConvDims *d)
-{
-    bool size = d->r == d->s && (d->r == 3 || d->r == 5);
-    return d->groups == d->c && d->k == d->c && size && d->stride >= 1 && d->stride <= 2 &&
-           d->pad < d->r;
-}
-
 Status depthwise_bind(KernelCall *call)
 {
-    ConvDims d = conv_dims(call);
-    size_t weight_bytes = (size_t)(d.c * d.r * d.s) * sizeof(float);
-    call->scratch_bytes = weight_bytes;
-    call->run = call->op == OP_CONV2D ? forward_run : data_run;
-    if (call->op == OP_CONV2D_GRAD_WEIGHT) {
-        call->run = weight_run;
-        call->scratch_bytes = weight_bytes * (size_t)weight_parts(d);
-    }
+    call->run = call->op == OP_CONV2D             ? forward_run
+                : call->op == OP_CONV2D_GRAD_DATA ? data_run
+                                                  : weight_run;
     return OK;
 }

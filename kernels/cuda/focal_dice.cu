@@ -11,7 +11,7 @@
 
 #include "kernels/cuda/mask_maps.cuh"
 
-enum { BAND = 16, STRIP = 16, SUMS = 3 };
+enum { STRIP = 16 };
 
 /* ---- terms ---- */
 
@@ -58,7 +58,7 @@ static __device__ __forceinline__ float focal_slope(const Focal &focal, const Pi
 
 static __device__ __forceinline__ void add_row(const MaskMaps &maps, const Focal &focal,
                                                const MaskRow &row, const MaskColumns &columns,
-                                               const float *target, float (&sum)[SUMS])
+                                               const float *target, float (&sum)[FOCAL_SUMS])
 {
     for (int x = (int)threadIdx.x; x < maps.size; x += MASK_THREADS) {
         float t = target[x];
@@ -78,8 +78,8 @@ static __global__ void __launch_bounds__(MASK_THREADS)
     int cell = (int)blockIdx.y, prompt = cell / maps.candidates;
     if (!cell_takes_part(maps, cell)) return;
     MaskColumns columns = mask_columns(maps, shared);
-    float *target = shared + 2 * maps.size, sum[SUMS] = {};
-    int begin = (int)blockIdx.x * BAND, end = min(begin + BAND, maps.size);
+    float *target = shared + 2 * maps.size, sum[FOCAL_SUMS] = {};
+    int begin = (int)blockIdx.x * FOCAL_BAND, end = min(begin + FOCAL_BAND, maps.size);
     for (int y = begin; y < end; y++) {
         __syncthreads(); /* whoever still reads the target of before */
         expand_target(maps, prompt, y, target);
@@ -87,9 +87,9 @@ static __global__ void __launch_bounds__(MASK_THREADS)
         add_row(maps, focal, mask_row(maps, cell_logits(maps, cell), y), columns, target, sum);
     }
 #pragma unroll
-    for (int i = 0; i < SUMS; i++) {
+    for (int i = 0; i < FOCAL_SUMS; i++) {
         float total = block_sum(sum[i], partial);
-        if (threadIdx.x == 0) parts[((size_t)cell * gridDim.x + blockIdx.x) * SUMS + i] = total;
+        if (threadIdx.x == 0) parts[((size_t)cell * gridDim.x + blockIdx.x) * FOCAL_SUMS + i] = total;
     }
 }
 
@@ -105,7 +105,7 @@ static __global__ void focal_dice_finish_kernel(float2 *terms, float2 *sums, con
     }
     double focal = 0, both = 0, either = 0;
     for (int band = 0; band < bands; band++) {
-        const float *part = parts + ((size_t)cell * bands + band) * SUMS;
+        const float *part = parts + ((size_t)cell * bands + band) * FOCAL_SUMS;
         focal += part[0];
         both += part[1];
         either += part[2];
@@ -122,7 +122,7 @@ static void focal_dice_run(const KernelCall *call)
     MaskMaps maps = mask_maps(call, attr->size);
     if (maps.cells == 0) return;
     Focal focal = {(float)attr->alpha, (float)attr->gamma};
-    unsigned bands = cuda_blocks(maps.size, BAND);
+    unsigned bands = cuda_blocks(maps.size, FOCAL_BAND);
     float *parts = (float *)call->scratch;
     LAUNCH(call, focal_dice_kernel, dim3(bands, (unsigned)maps.cells), MASK_THREADS,
            mask_shared_bytes(maps.size, 1), parts, maps, focal);
@@ -137,8 +137,6 @@ extern "C" Status cuda_focal_dice(Backend *backend, KernelCall *call)
     int64_t size = call->attr->focal_dice.size;
     TRY(mask_check_size(call, size));
     call->run = focal_dice_run;
-    call->scratch_bytes = (size_t)mask_maps(call, size).cells * cuda_blocks(size, BAND) * SUMS *
-                          sizeof(float);
     return OK;
 }
 

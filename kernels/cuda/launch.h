@@ -37,6 +37,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/plan/parts.h"
 
 /* LAUNCH(call, kernel, grid, block, shared_bytes, arguments...): one kernel on the call's stream,
  * checked. `kernel` with template arguments stands in parentheses: LAUNCH(call, (add<float>), ...).
@@ -76,12 +77,6 @@ static inline Status cuda_allow_shared(void (*kernel)(Args...), size_t bytes)
 }
 
 enum { WARP = 32, FULL_WARP = -1 }; /* lanes; the mask of all of them */
-
-/* Blocks of `per_block` items that cover n of them. */
-static inline unsigned cuda_blocks(int64_t n, int64_t per_block)
-{
-    return (unsigned)((n + per_block - 1) / per_block);
-}
 
 /* ---- reductions of a block, in one order: equal bits every time ---- */
 

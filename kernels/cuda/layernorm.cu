@@ -191,9 +191,6 @@ static void layernorm_grad_run(const KernelCall *call)
 extern "C" Status cuda_layernorm_grad(Backend *backend, KernelCall *call)
 {
     (void)backend;
-    RowNorm norm = row_norm(call, &call->attr->layernorm_grad);
-    ColumnPlan plan = column_plan(1, norm.rows, norm.channels);
     call->run = layernorm_grad_run;
-    call->scratch_bytes = column_partials(&plan, 2) * sizeof(float);
     return OK;
 }

@@ -14,11 +14,6 @@
 #include "kernels/cuda/passes.h"
 #include "kernels/cuda/storage.cuh"
 
-enum {
-    TOKENS = 128,
-    PART_TOKENS = 4 * TOKENS
-}; /* of a block, one per thread; of a partial state */
-
 typedef struct LinearDims {
     int images, tokens, groups, d, parts;
     float eps;
@@ -31,12 +26,12 @@ static LinearDims linear_dims(const KernelCall *call, const LinearAttentionAttr 
                        (int)(src.dim[1] * src.dim[2]),
                        (int)(src.dim[3] / (3 * attr->head_dim)),
                        (int)attr->head_dim,
-                       (int)cuda_blocks(src.dim[1] * src.dim[2], PART_TOKENS),
+                       (int)cuda_blocks(src.dim[1] * src.dim[2], STATE_PART_TOKENS),
                        (float)attr->eps};
     return dims;
 }
 
-static __host__ __device__ __forceinline__ int state_elems(int d) { return (d + 1) * d; }
+static __host__ __device__ __forceinline__ int state_elems(int d) { return STATE_ELEMS(d); }
 
 /* Where a token's q of a head begins; k and v follow, d apart. */
 static __device__ __forceinline__ size_t token_offset(const LinearDims &dims, int head, int token)
@@ -68,8 +63,8 @@ template <int D> static __device__ __forceinline__ void relu_channels(float (&va
 
 /* ---- states ---- */
 
-/* Adds rows of TOKENS tokens in shared memory: sum[j][i] += left[token][j] * right[token][i].
- * Element e = j * d + i belongs to thread e % TOKENS; K elements each. */
+/* Adds rows of STATE_TOKENS tokens in shared memory: sum[j][i] += left[token][j] * right[token][i].
+ * Element e = j * d + i belongs to thread e % STATE_TOKENS; K elements each. */
 template <int D, int K>
 static __device__ __forceinline__ void add_outer(const float (*left)[D + 1],
                                                  const float (*right)[D + 1], int tokens, int d,
@@ -77,7 +72,7 @@ static __device__ __forceinline__ void add_outer(const float (*left)[D + 1],
 {
 #pragma unroll
     for (int k = 0; k < K; k++) {
-        int e = (int)threadIdx.x + k * TOKENS, j = e / d, i = e % d;
+        int e = (int)threadIdx.x + k * STATE_TOKENS, j = e / d, i = e % d;
         if (e >= state_elems(d)) continue;
         for (int token = 0; token < tokens; token++) sum[k] += left[token][j] * right[token][i];
     }
@@ -88,22 +83,22 @@ static __device__ __forceinline__ void store_state(float *dst, int d, const floa
 {
 #pragma unroll
     for (int k = 0; k < K; k++) {
-        int e = (int)threadIdx.x + k * TOKENS;
+        int e = (int)threadIdx.x + k * STATE_TOKENS;
         if (e < state_elems(d)) dst[e] = sum[k];
     }
 }
 
 /* Block (part, head): the part's sum of v k^T and of k. */
 template <typename T, int D>
-static __global__ void __launch_bounds__(TOKENS)
+static __global__ void __launch_bounds__(STATE_TOKENS)
     linear_state_kernel(float *parts, const T *src, LinearDims dims)
 {
-    __shared__ float keys[TOKENS][D + 1], values[TOKENS][D + 1];
-    const int K = ((D + 1) * D + TOKENS - 1) / TOKENS;
-    int head = (int)blockIdx.y, first = (int)blockIdx.x * PART_TOKENS, lane = (int)threadIdx.x;
-    int end = min(first + PART_TOKENS, dims.tokens), d = dims.d;
+    __shared__ float keys[STATE_TOKENS][D + 1], values[STATE_TOKENS][D + 1];
+    const int K = ((D + 1) * D + STATE_TOKENS - 1) / STATE_TOKENS;
+    int head = (int)blockIdx.y, first = (int)blockIdx.x * STATE_PART_TOKENS, lane = (int)threadIdx.x;
+    int end = min(first + STATE_PART_TOKENS, dims.tokens), d = dims.d;
     float sum[K] = {};
-    for (; first < end; first += TOKENS) {
+    for (; first < end; first += STATE_TOKENS) {
         int token = first + lane;
         if (token < end) {
             const T *k = src + token_offset(dims, head, token) + d;
@@ -115,7 +110,7 @@ static __global__ void __launch_bounds__(TOKENS)
             values[lane][d] = 1.0f;
         }
         __syncthreads();
-        add_outer<D, K>(values, keys, min((int)TOKENS, end - first), d, sum);
+        add_outer<D, K>(values, keys, min((int)STATE_TOKENS, end - first), d, sum);
         __syncthreads();
     }
     store_state<K>(parts + ((size_t)head * dims.parts + blockIdx.x) * state_elems(d), d, sum);
@@ -125,7 +120,7 @@ static __global__ void __launch_bounds__(TOKENS)
 template <int D>
 static __device__ __forceinline__ void load_state(float (*shared)[D], const float *state, int d)
 {
-    for (int e = (int)threadIdx.x; e < (D + 1) * D; e += TOKENS) {
+    for (int e = (int)threadIdx.x; e < (D + 1) * D; e += STATE_TOKENS) {
         int j = e / D, i = e % D;
         shared[j][i] = j <= d && i < d ? state[j * d + i] : 0.0f;
     }
@@ -144,11 +139,11 @@ static __device__ __forceinline__ float dot_row(const float (&row)[D], const flo
 
 /* Block (tokens, head). */
 template <typename T, int D>
-static __global__ void __launch_bounds__(TOKENS)
+static __global__ void __launch_bounds__(STATE_TOKENS)
     linear_out_kernel(T *dst, const T *src, const float *states, LinearDims dims)
 {
     __shared__ float state[D + 1][D];
-    int head = (int)blockIdx.y, token = (int)(blockIdx.x * TOKENS + threadIdx.x), d = dims.d;
+    int head = (int)blockIdx.y, token = (int)(blockIdx.x * STATE_TOKENS + threadIdx.x), d = dims.d;
     load_state<D>(state, states + (size_t)head * state_elems(d), d);
     __syncthreads();
     if (token >= dims.tokens) return;
@@ -166,24 +161,19 @@ static float *state_parts(const LinearDims &dims, float *states)
     return states + (size_t)dims.images * dims.groups * state_elems(dims.d);
 }
 
-static size_t states_bytes(const LinearDims &dims)
-{
-    return (size_t)dims.images * dims.groups * state_elems(dims.d) * sizeof(float);
-}
-
 template <typename T, int D>
 static void make_states(const KernelCall *call, const LinearDims &dims, float *states)
 {
     int heads = dims.images * dims.groups;
     float *parts = state_parts(dims, states);
-    LAUNCH(call, (linear_state_kernel<T, D>), dim3((unsigned)dims.parts, (unsigned)heads), TOKENS,
+    LAUNCH(call, (linear_state_kernel<T, D>), dim3((unsigned)dims.parts, (unsigned)heads), STATE_TOKENS,
            0, parts, (const T *)call->src[0].data, dims);
     cuda_sum_parts(call, states, parts, heads, dims.parts, state_elems(dims.d));
 }
 
 static dim3 token_grid(const LinearDims &dims)
 {
-    return dim3(cuda_blocks(dims.tokens, TOKENS), (unsigned)(dims.images * dims.groups));
+    return dim3(cuda_blocks(dims.tokens, STATE_TOKENS), (unsigned)(dims.images * dims.groups));
 }
 
 template <typename T, int D> static void linear_forward(const KernelCall *call)
@@ -191,7 +181,7 @@ template <typename T, int D> static void linear_forward(const KernelCall *call)
     LinearDims dims = linear_dims(call, &call->attr->linear_attention);
     float *states = (float *)call->scratch;
     make_states<T, D>(call, dims, states);
-    LAUNCH(call, (linear_out_kernel<T, D>), token_grid(dims), TOKENS, 0, (T *)call->dst[0].data,
+    LAUNCH(call, (linear_out_kernel<T, D>), token_grid(dims), STATE_TOKENS, 0, (T *)call->dst[0].data,
            (const T *)call->src[0].data, (const float *)states, dims);
 }
 
@@ -216,7 +206,6 @@ extern "C" Status cuda_linear_attention(Backend *backend, KernelCall *call)
     LinearDims dims = linear_dims(call, &call->attr->linear_attention);
     TRY(check_head_dim(call, dims.d));
     call->run = linear_attention_run;
-    call->scratch_bytes = states_bytes(dims) * (size_t)(1 + dims.parts);
     return OK;
 }
 
@@ -247,18 +236,18 @@ static __device__ __forceinline__ void product_grads(const float (*state)[D], An
 
 /* Block (part, head): dq of the part's tokens, and its sum of dO q^T. */
 template <typename T, int D>
-static __global__ void __launch_bounds__(TOKENS)
+static __global__ void __launch_bounds__(STATE_TOKENS)
     linear_query_grad_kernel(T *dsrc, float *parts, const T *src, AnyFloat ddst,
                              const float *states, LinearDims dims)
 {
-    __shared__ float state[D + 1][D], products[TOKENS][D + 1], queries[TOKENS][D + 1];
-    const int K = ((D + 1) * D + TOKENS - 1) / TOKENS;
-    int head = (int)blockIdx.y, first = (int)blockIdx.x * PART_TOKENS, lane = (int)threadIdx.x;
-    int end = min(first + PART_TOKENS, dims.tokens), d = dims.d;
+    __shared__ float state[D + 1][D], products[STATE_TOKENS][D + 1], queries[STATE_TOKENS][D + 1];
+    const int K = ((D + 1) * D + STATE_TOKENS - 1) / STATE_TOKENS;
+    int head = (int)blockIdx.y, first = (int)blockIdx.x * STATE_PART_TOKENS, lane = (int)threadIdx.x;
+    int end = min(first + STATE_PART_TOKENS, dims.tokens), d = dims.d;
     float sum[K] = {};
     load_state<D>(state, states + (size_t)head * state_elems(d), d);
     __syncthreads();
-    for (; first < end; first += TOKENS) {
+    for (; first < end; first += STATE_TOKENS) {
         int token = first + lane;
         if (token < end) {
             size_t at = token_offset(dims, head, token);
@@ -275,7 +264,7 @@ static __global__ void __launch_bounds__(TOKENS)
             }
         }
         __syncthreads();
-        add_outer<D, K>(products, queries, min((int)TOKENS, end - first), d, sum);
+        add_outer<D, K>(products, queries, min((int)STATE_TOKENS, end - first), d, sum);
         __syncthreads();
     }
     store_state<K>(parts + ((size_t)head * dims.parts + blockIdx.x) * state_elems(d), d, sum);
@@ -283,11 +272,11 @@ static __global__ void __launch_bounds__(TOKENS)
 
 /* Block (tokens, head): dk and dv of a token from dstate. */
 template <typename T, int D>
-static __global__ void __launch_bounds__(TOKENS)
+static __global__ void __launch_bounds__(STATE_TOKENS)
     linear_key_value_grad_kernel(T *dsrc, const T *src, const float *dstates, LinearDims dims)
 {
     __shared__ float dstate[D + 1][D];
-    int head = (int)blockIdx.y, token = (int)(blockIdx.x * TOKENS + threadIdx.x), d = dims.d;
+    int head = (int)blockIdx.y, token = (int)(blockIdx.x * STATE_TOKENS + threadIdx.x), d = dims.d;
     load_state<D>(dstate, dstates + (size_t)head * state_elems(d), d);
     __syncthreads();
     if (token >= dims.tokens) return;
@@ -317,9 +306,9 @@ template <typename T, int D> static void linear_backward(const KernelCall *call)
     int heads = dims.images * dims.groups;
     make_states<T, D>(call, dims, states);
     LAUNCH(call, (linear_query_grad_kernel<T, D>), dim3((unsigned)dims.parts, (unsigned)heads),
-           TOKENS, 0, dsrc, parts, src, any_float(&call->src[1]), (const float *)states, dims);
+           STATE_TOKENS, 0, dsrc, parts, src, any_float(&call->src[1]), (const float *)states, dims);
     cuda_sum_parts(call, states, parts, heads, dims.parts, state_elems(dims.d));
-    LAUNCH(call, (linear_key_value_grad_kernel<T, D>), token_grid(dims), TOKENS, 0, dsrc, src,
+    LAUNCH(call, (linear_key_value_grad_kernel<T, D>), token_grid(dims), STATE_TOKENS, 0, dsrc, src,
            (const float *)states, dims);
 }
 
@@ -337,6 +326,5 @@ extern "C" Status cuda_linear_attention_grad(Backend *backend, KernelCall *call)
     LinearDims dims = linear_dims(call, &call->attr->linear_attention_grad);
     TRY(check_head_dim(call, dims.d));
     call->run = linear_attention_grad_run;
-    call->scratch_bytes = states_bytes(dims) * (size_t)(1 + dims.parts);
     return OK;
 }

@@ -83,10 +83,7 @@ static void mse_run(const KernelCall *call)
 extern "C" Status cuda_mse(Backend *backend, KernelCall *call)
 {
     (void)backend;
-    Kept kept = kept_of(call);
     call->run = mse_run;
-    call->scratch_bytes = (size_t)kept.images * sum_parts(kept.images, per_image(kept)) *
-                          sizeof(double);
     return OK;
 }
 

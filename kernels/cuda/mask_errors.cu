@@ -59,11 +59,6 @@ static void count_rows(const KernelCall *call, const MaskMaps &maps, bool picks)
            MASK_THREADS, mask_shared_bytes(maps.size, 1), (int2 *)call->scratch, maps, picks);
 }
 
-static size_t counts_bytes(const MaskMaps &maps)
-{
-    return (size_t)maps.cells * maps.size * sizeof(int2);
-}
-
 /* ---- the IoU of every candidate ---- */
 
 /* A warp per cell. */
@@ -99,7 +94,6 @@ extern "C" Status cuda_mask_iou(Backend *backend, KernelCall *call)
     MaskMaps maps = mask_maps(call, call->attr->mask_iou.size);
     TRY(mask_check_size(call, maps.size));
     call->run = mask_iou_run;
-    call->scratch_bytes = counts_bytes(maps);
     return OK;
 }
 
@@ -211,6 +205,5 @@ extern "C" Status cuda_error_click(Backend *backend, KernelCall *call)
     MaskMaps maps = click_maps(call);
     TRY(mask_check_size(call, maps.size));
     call->run = error_click_run;
-    call->scratch_bytes = counts_bytes(maps);
     return OK;
 }

@@ -65,6 +65,6 @@ Status cuda_matmul(Backend *backend, KernelCall *call)
     call->release = matmul_release;
     call->run = matmul_run;
     TRY(lt_make(call, &spec, product));
-    call->scratch_bytes = product->scratch_bytes;
+    call->scratch_bytes += product->workspace_bytes;
     return OK;
 }

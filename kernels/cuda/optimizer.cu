@@ -34,6 +34,7 @@ CUDA_BIND(clip)
 
 /* The update with all scalars folded: m, v as usual, then
  * param = keep * param - rate * m / (sqrt(v) * root + eps); nothing if `on` is 0. */
+/* Its size is booked by kernels/plan/scratch.c. */
 typedef struct Update {
     int on;
     float scale, keep, rate, root;
@@ -112,7 +113,6 @@ extern "C" Status cuda_adamw(Backend *backend, KernelCall *call)
 {
     (void)backend;
     call->run = adamw_run;
-    call->scratch_bytes = sizeof(Update);
     return OK;
 }
 

@@ -238,8 +238,6 @@ extern "C" Status cuda_point_sample(Backend *backend, KernelCall *call)
 {
     (void)backend;
     call->run = point_sample_run;
-    call->scratch_bytes = (size_t)sample_maps(call).cells * (size_t)sampling_of(call).drawn *
-                          sizeof(double);
     return OK;
 }
 
@@ -424,6 +422,5 @@ extern "C" Status cuda_bce_dice_points_grad(Backend *backend, KernelCall *call)
         return cuda_unsupported(call, "maps of %d columns do not fit the shared memory",
                                 maps.width);
     call->run = bce_dice_points_grad_run;
-    call->scratch_bytes = (size_t)maps.cells * (size_t)call->src[4].shape.dim[3] * sizeof(float);
     return OK;
 }

@@ -1,19 +1,12 @@
 /* Convolutions whose kernel is one pixel, stride 1: matrix products of (pixels, channels), one per
  * group. Groups lie side by side in a pixel's channels, so they are batches with the whole pixel as
- * pitch and no data moves. The epilogue has one bias for all batches, so groups with a bias are
- * left to cuDNN. See conv.h.
+ * pitch and no data moves. See conv.h.
  */
 #include "base/memory.h"
 #include "kernels/cuda/conv.h"
 #include "kernels/cuda/cublaslt.h"
 
 #include <stdlib.h>
-
-bool pointwise_fits(const ConvDims *d, bool bias)
-{
-    bool one_pixel = d->r == 1 && d->s == 1 && d->stride == 1 && d->pad == 0;
-    return one_pixel && (d->groups == 1 || !bias);
-}
 
 static void pointwise_run(const KernelCall *call)
 {
@@ -62,6 +55,6 @@ Status pointwise_bind(Backend *backend, KernelCall *call)
     call->release = pointwise_release;
     call->run = pointwise_run;
     TRY(lt_make(call, &spec, product));
-    call->scratch_bytes = product->scratch_bytes;
+    call->scratch_bytes += product->workspace_bytes;
     return OK;
 }

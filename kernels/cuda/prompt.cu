@@ -144,9 +144,7 @@ static void point_embed_grad_run(const KernelCall *call)
 extern "C" Status cuda_point_embed_grad(Backend *backend, KernelCall *call)
 {
     (void)backend;
-    ColumnPlan plan = embed_grad_plan(call);
     call->run = point_embed_grad_run;
-    call->scratch_bytes = column_partials(&plan, N_EMBEDDINGS) * sizeof(float);
     return OK;
 }
 

@@ -167,12 +167,7 @@ static void reduce_sum_run(const KernelCall *call)
 extern "C" Status cuda_reduce_sum(Backend *backend, KernelCall *call)
 {
     (void)backend;
-    Reduction r = reduction_make(call->src[0].shape, call->dst[0].shape);
-    ColumnPlan plan = column_plan(r.kept.n, r.reduced.n, r.columns);
     call->run = reduce_sum_run;
-    call->scratch_bytes = r.by_column ? column_partials(&plan, 1) * sizeof(float)
-                                      : (size_t)r.kept.n * sum_parts(r.kept.n, r.reduced.n) *
-                                            sizeof(double);
     return OK;
 }
 
@@ -195,7 +190,6 @@ extern "C" Status cuda_sumsq(Backend *backend, KernelCall *call)
 {
     (void)backend;
     call->run = sumsq_run;
-    call->scratch_bytes = sum_parts(1, shape_elems(call->src[0].shape)) * sizeof(double);
     return OK;
 }
 

@@ -140,6 +140,5 @@ extern "C" Status cuda_relpos_attention(Backend *backend, KernelCall *call)
     WITH_HEAD_DIM(d.head_dim, HD,
                   WITH_STORAGE(call->src[0].dtype, T, TRY((allow_forward<T, HD>(call, d)))));
     call->run = relpos_attention_run;
-    call->scratch_bytes = bias_elems(d) * sizeof(float);
     return OK;
 }

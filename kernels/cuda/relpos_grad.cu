@@ -290,18 +290,16 @@ static void sum_table(const KernelCall *call, const RelposDims &d, float *dtable
 /* The scratch, in floats: position terms, their gradient, delta, parts of one table. */
 typedef struct GradScratch {
     float *bias, *dbias, *delta, *parts;
-    size_t floats;
 } GradScratch;
 
 static GradScratch grad_scratch(const RelposDims &d, void *scratch)
 {
-    size_t pairs = (size_t)d.images * d.heads, longest = d.height > d.width ? d.height : d.width;
+    size_t pairs = (size_t)d.images * d.heads;
     GradScratch s;
     s.bias = (float *)scratch;
     s.dbias = s.bias + bias_elems(d);
     s.delta = s.dbias + bias_elems(d);
     s.parts = s.delta + pairs * d.tokens;
-    s.floats = 2 * bias_elems(d) + pairs * d.tokens + pairs * (2 * longest - 1) * d.head_dim;
     return s;
 }
 
@@ -354,6 +352,5 @@ extern "C" Status cuda_relpos_attention_grad(Backend *backend, KernelCall *call)
     WITH_HEAD_DIM(d.head_dim, HD,
                   WITH_STORAGE(call->src[0].dtype, T, TRY((allow_backward<T, HD>(call, d)))));
     call->run = relpos_attention_grad_run;
-    call->scratch_bytes = grad_scratch(d, NULL).floats * sizeof(float);
     return OK;
 }

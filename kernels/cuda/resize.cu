@@ -141,8 +141,6 @@ static void resize_grad_run(const KernelCall *call)
 extern "C" Status cuda_resize_grad(Backend *backend, KernelCall *call)
 {
     (void)backend;
-    ResizeDims d = resize_dims(call->dst[0].shape, call->src[0].shape);
     call->run = resize_grad_run;
-    call->scratch_bytes = (size_t)d.n * d.out_h * d.w * d.channels * sizeof(float);
     return OK;
 }

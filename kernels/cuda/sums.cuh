@@ -8,17 +8,6 @@
 
 #include "kernels/cuda/storage.cuh"
 
-enum { SUM_THREADS = 256, SUM_PER_PART = 32 * SUM_THREADS, SUM_MAX_PARTS = 1024 };
-
-/* Parts into which each of `results` sums of n values is divided. */
-static inline unsigned sum_parts(int64_t results, int64_t n)
-{
-    int64_t wanted = cuda_blocks(SUM_MAX_PARTS, results > 0 ? results : 1);
-    int64_t most = cuda_blocks(n, SUM_PER_PART);
-    if (most < 1) most = 1;
-    return (unsigned)(wanted < most ? wanted : most);
-}
-
 /* block_sum in double. */
 static __device__ __forceinline__ double block_sum_double(double value, double *partial)
 {
