@@ -220,9 +220,29 @@ static Status find_device(void)
         cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
 }
 
+static Status attribute(const Cuda *cuda, enum cudaDeviceAttr which, int *out)
+{
+    CUDA_TRY(cudaDeviceGetAttribute(out, which, cuda->device));
+    return OK;
+}
+
+/* Kernels are built for sm_80 and up (build.mk); an older GPU would say so at the first launch only. */
+static Status check_capability(const Cuda *cuda)
+{
+    int major = 0, minor = 0;
+    TRY(attribute(cuda, cudaDevAttrComputeCapabilityMajor, &major));
+    TRY(attribute(cuda, cudaDevAttrComputeCapabilityMinor, &minor));
+    if (major >= 8) return OK;
+    return status_fail(E_UNSUPPORTED,
+                       "backend \"cuda\": the GPU has compute capability %d.%d, 8.0 is needed "
+                       "(A100 or newer); use \"cpu\"",
+                       major, minor);
+}
+
 static Status create(Cuda *cuda)
 {
     CUDA_TRY(cudaSetDevice(cuda->device));
+    TRY(check_capability(cuda));
     CUDA_TRY(cudaDeviceGetAttribute(&cuda->n_multiprocessors, cudaDevAttrMultiProcessorCount,
                                     cuda->device));
     CUDA_TRY(cudaStreamCreateWithFlags(&cuda->compute, cudaStreamNonBlocking));
