@@ -206,12 +206,16 @@ static Status run_profiled(Exec *exec, NodeId node)
     return status == OK ? OK : name_node(exec, node, status);
 }
 
-/* Tells the watch over the ranks where we are; ends here if the run is over for all. */
+/* Tells the watch over the ranks where we are; ends here if the run is over for all. Waiting, the
+ * backend gives up what it has under way with the others. */
 static Status report_node(const Exec *exec, NodeId node)
 {
     const KernelCall *call = &exec->plan->calls[node];
-    comm_doing(exec->backend->comm, node_label(call), op_info(call->op)->name, false);
-    return comm_check(exec->backend->comm);
+    Comm *comm = exec->backend->comm;
+    comm_doing(comm, node_label(call), op_info(call->op)->name, false);
+    if (comm_check(comm) == OK) return OK;
+    (void)exec->backend->wait(exec->backend);
+    return comm_check(comm);
 }
 
 static bool is_last_iteration(const Exec *exec, RegionId region)
@@ -283,6 +287,7 @@ Status exec_run(Exec *exec)
 {
     if (records(exec) && exec->warm) {
         if (!exec->recording) TRY(record(exec));
+        comm_doing(exec->backend->comm, "", "the recorded step", false);
         TRY(exec->backend->replay(exec->backend, exec->recording));
     } else {
         TRY(launch_program(exec, false));

@@ -112,6 +112,37 @@ static Status do_job(Comm *comm, const Job *job)
     }
 }
 
+/* With the mutex: where the watch finds this rank while it is in a collective. */
+static void enter(WirePosition *p, const char *name, int64_t step, int64_t n_bytes)
+{
+    p->sequence++;
+    p->progress++;
+    p->collective_step = step;
+    p->collective_bytes = n_bytes;
+    p->waiting = 1;
+    snprintf(p->collective, sizeof p->collective, "%s", name);
+}
+
+static void leave(WirePosition *p)
+{
+    p->waiting = 0;
+    p->progress++;
+}
+
+void comm_entered(Comm *comm, const char *name, int64_t n_bytes)
+{
+    pthread_mutex_lock(&comm->mutex);
+    enter(&comm->position, name, comm->position.step, n_bytes);
+    pthread_mutex_unlock(&comm->mutex);
+}
+
+void comm_left(Comm *comm)
+{
+    pthread_mutex_lock(&comm->mutex);
+    leave(&comm->position);
+    pthread_mutex_unlock(&comm->mutex);
+}
+
 /* With the mutex: the next job, or NULL when the worker shall end. */
 static const Job *next_job(Comm *comm)
 {
@@ -119,13 +150,7 @@ static const Job *next_job(Comm *comm)
         pthread_cond_wait(&comm->changed, &comm->mutex);
     if (comm->closing || comm->broken) return NULL;
     const Job *job = &comm->jobs[comm->n_done % COMM_MAX_JOBS];
-    WirePosition *p = &comm->position;
-    p->sequence++;
-    p->progress++;
-    p->collective_step = job->step;
-    p->collective_bytes = job->n_bytes;
-    p->waiting = 1;
-    snprintf(p->collective, sizeof p->collective, "%s", job->name);
+    enter(&comm->position, job->name, job->step, job->n_bytes);
     return job;
 }
 
@@ -139,18 +164,21 @@ static void add_ms(struct timespec *t, int64_t ms)
 
 /* A failed collective is mostly another rank's fault: the hub is told, and given time to say
  * whose. */
-static void report_symptom(Comm *comm)
+Status comm_broken(Comm *comm, const char *why)
 {
     struct timespec end;
+    char what[WIRE_TEXT_BYTES];
+    snprintf(what, sizeof what, "%s", why); /* it may be the status message, which changes */
     add_ms(&end, VERDICT_PATIENCE_MS);
     pthread_mutex_lock(&comm->mutex);
     snprintf(comm->symptom, sizeof comm->symptom, "%.200s failed: %.700s",
-             comm->position.collective, status_message());
+             comm->position.collective, what);
     eventfd_write(comm->wake_fd, 1);
     while (!comm->broken && !comm->closing)
         if (pthread_cond_timedwait(&comm->changed, &comm->mutex, &end) != 0) break;
     pthread_mutex_unlock(&comm->mutex);
-    comm_break(comm, status_message());
+    comm_break(comm, what);
+    return comm_check(comm);
 }
 
 static void *run_worker(void *argument)
@@ -163,13 +191,12 @@ static void *run_worker(void *argument)
         status = do_job(comm, job);
         pthread_mutex_lock(&comm->mutex);
         if (status != OK) break;
-        comm->position.waiting = 0;
-        comm->position.progress++;
+        leave(&comm->position);
         comm->n_done++;
         pthread_cond_broadcast(&comm->changed);
     }
     pthread_mutex_unlock(&comm->mutex);
-    if (status != OK) report_symptom(comm);
+    if (status != OK) (void)comm_broken(comm, status_message());
     return NULL;
 }
 

@@ -4,7 +4,8 @@
  * A run of one rank has no Comm: every function takes NULL and then has nothing to do.
  *
  * How it works. Rank 0 serves a small hub (wire.h) over which the ranks find each other. Gloo
- * moves the data between CPUs. Each rank has two threads: a worker that does the collectives in
+ * moves the data between CPUs; between GPUs NCCL does (kernels/cuda/nccl.h), which finds its ranks
+ * over Gloo and tells the watch here what it is at. Each rank has two threads: a worker that does the collectives in
  * the order in which they were started, so that they overlap with computation, and a watcher that
  * tells rank 0 once a second where its rank is, and hears whether the run is over.
  *
@@ -54,6 +55,16 @@ Status comm_all_reduce_wait(Comm *comm, const float *data);
 /* comm_broadcast: rank `root`'s bytes to all. comm_barrier: until all are here. errors  E_NETWORK */
 Status comm_broadcast(Comm *comm, const char *name, void *data, size_t n_bytes, int root);
 Status comm_barrier(Comm *comm, const char *name);
+
+/* ---- collectives that another library does, for the watch ---- */
+
+/* comm_entered, comm_left: this rank begins and has ended one; on any thread, in the order in which
+ * they are done, which must be the same on all ranks. */
+void comm_entered(Comm *comm, const char *name, int64_t n_bytes);
+void comm_left(Comm *comm);
+/* comm_broken: one failed, `why` says how: mostly another rank's fault. Waits for rank 0's word on
+ * whose. returns E_NETWORK: the verdict, or `why` if there is none */
+Status comm_broken(Comm *comm, const char *why);
 
 /* ---- for the watch ---- */
 

@@ -11,8 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/memory.h"
+#include "kernels/comm/launch.h"
+#include "kernels/cuda/nccl.h"
 #include "kernels/plan/scratch.h"
 #include "kernels/plugin.h"
 
@@ -145,14 +148,43 @@ static Status download(Backend *backend, void *dst_host, const void *src_device,
     return OK;
 }
 
+/* With other ranks a stream is asked again and again: a sum ends when all have come, and the watch over
+ * the ranks may end it before. */
+static Status finish(const Cuda *cuda, cudaStream_t stream)
+{
+    const struct timespec nap = {.tv_nsec = 20000};
+    if (!cuda->nccl) {
+        CUDA_TRY(cudaStreamSynchronize(stream));
+        return OK;
+    }
+    for (cudaError_t error; (error = cudaStreamQuery(stream)) != cudaSuccess;) {
+        if (error != cudaErrorNotReady) CUDA_TRY(error);
+        TRY(nccl_check(cuda->nccl));
+        nanosleep(&nap, NULL);
+    }
+    return OK;
+}
+
+static Status finish_all(const Cuda *cuda)
+{
+    TRY(nccl_check(cuda->nccl));
+    if (cuda->failure != OK) return status_fail(cuda->failure, "%s", cuda->message);
+    TRY(finish(cuda, cuda->copy));
+    TRY(finish(cuda, cuda->comm));
+    return finish(cuda, cuda->compute);
+}
+
+/* After a failure the sums under way may wait for ranks that wait for this one. What comes behind them,
+ * the marks for the watch too, is done before the run's Comm is closed. */
 static Status wait(Backend *backend)
 {
     Cuda *cuda = backend->context;
-    if (cuda->failure != OK) return status_fail(cuda->failure, "%s", cuda->message);
-    CUDA_TRY(cudaStreamSynchronize(cuda->copy));
-    CUDA_TRY(cudaStreamSynchronize(cuda->comm));
-    CUDA_TRY(cudaStreamSynchronize(cuda->compute));
-    return OK;
+    Status status = finish_all(cuda);
+    if (status == OK || !cuda->nccl) return status;
+    nccl_end(cuda->nccl);
+    (void)cudaStreamSynchronize(cuda->compute); /* the failure is told already */
+    (void)cudaStreamSynchronize(cuda->comm);
+    return status;
 }
 
 /* ---- recorded runs ---- */
@@ -192,11 +224,14 @@ static void recording_free(void *recording) { (void)cudaGraphExecDestroy(recordi
 
 static void destroy(Cuda *cuda)
 {
+    nccl_close(cuda->nccl);
     if (cuda->cudnn) (void)cudnnDestroy(cuda->cudnn);
     if (cuda->cublaslt) (void)cublasLtDestroy(cuda->cublaslt);
     if (cuda->staging) (void)cudaFreeHost(cuda->staging);
     if (cuda->copied) (void)cudaEventDestroy(cuda->copied);
     if (cuda->computed) (void)cudaEventDestroy(cuda->computed);
+    if (cuda->summable) (void)cudaEventDestroy(cuda->summable);
+    if (cuda->summed) (void)cudaEventDestroy(cuda->summed);
     if (cuda->compute) (void)cudaStreamDestroy(cuda->compute);
     if (cuda->copy) (void)cudaStreamDestroy(cuda->copy);
     if (cuda->comm) (void)cudaStreamDestroy(cuda->comm);
@@ -209,15 +244,25 @@ static void close_device(Backend *backend)
     free(backend);
 }
 
-static Status find_device(void)
+/* Of several GPUs a rank takes that of its number on this host. One alone is taken as it is: either
+ * the launcher shows each rank its own, or NCCL will say that two ranks share it. */
+static Status find_device(int *device)
 {
     int n = 0;
+    Launch launch;
+    TRY(launch_from_environment(&launch));
     cudaError_t error = cudaGetDeviceCount(&n);
-    if (error == cudaSuccess && n > 0) return OK;
-    return status_fail(
-        E_UNSUPPORTED,
-        "backend \"cuda\": no usable GPU or driver on this machine (%s); use \"cpu\"",
-        cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
+    if (error != cudaSuccess || n == 0)
+        return status_fail(
+            E_UNSUPPORTED,
+            "backend \"cuda\": no usable GPU or driver on this machine (%s); use \"cpu\"",
+            cudaGetErrorString(error == cudaSuccess ? cudaErrorNoDevice : error));
+    *device = n == 1 ? 0 : launch.local_rank;
+    if (*device < n) return OK;
+    return status_fail(E_UNSUPPORTED,
+                       "backend \"cuda\": rank %d is number %d on this host, which has %d GPUs; "
+                       "start at most one rank per GPU",
+                       launch.rank, launch.local_rank, n);
 }
 
 static Status attribute(const Cuda *cuda, enum cudaDeviceAttr which, int *out)
@@ -250,6 +295,8 @@ static Status create(Cuda *cuda)
     CUDA_TRY(cudaStreamCreateWithFlags(&cuda->comm, cudaStreamNonBlocking));
     CUDA_TRY(cudaEventCreateWithFlags(&cuda->copied, cudaEventDisableTiming));
     CUDA_TRY(cudaEventCreateWithFlags(&cuda->computed, cudaEventDisableTiming));
+    CUDA_TRY(cudaEventCreateWithFlags(&cuda->summable, cudaEventDisableTiming));
+    CUDA_TRY(cudaEventCreateWithFlags(&cuda->summed, cudaEventDisableTiming));
     CUDA_TRY(cudaMallocHost(&cuda->staging, STAGING_BYTES));
     CUDNN_TRY(cudnnCreate(&cuda->cudnn));
     CUDNN_TRY(cudnnSetStream(cuda->cudnn, cuda->compute));
@@ -265,8 +312,10 @@ __attribute__((visibility("default"))) Status retort_plugin_open(PluginAbi progr
     if (memcmp(&program, &own, sizeof own) != 0)
         return status_fail(E_UNSUPPORTED, "the CUDA plug-in is of another build than the program; "
                                           "build both from the same sources");
-    TRY(find_device());
+    int device;
+    TRY(find_device(&device));
     Cuda *cuda = mem_alloc(sizeof *cuda);
+    cuda->device = device;
     Status status = create(cuda);
     if (status != OK) {
         destroy(cuda);

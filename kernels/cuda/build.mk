@@ -1,5 +1,5 @@
 # The CUDA plug-in, included by the Makefile.
-#   make CUDA=1     $(BUILD)/libretort_cuda.so beside the program; needs a CUDA toolkit with cuDNN
+#   make CUDA=1     $(BUILD)/libretort_cuda.so beside the program; needs a CUDA toolkit with cuDNN and NCCL
 CUDA_HOME ?= /usr/local/cuda
 NVCC ?= $(CUDA_HOME)/bin/nvcc
 CUDA_INCLUDE = -isystem $(CUDA_HOME)/include
@@ -18,8 +18,8 @@ all_ops_bound = @if nm --dynamic --undefined-only $1 | grep ' cuda_' >&2; then \
 
 # One line if there is no toolkit, instead of a page of missing headers.
 cuda-toolkit:
-	@for file in bin/nvcc include/cuda_runtime.h include/cudnn.h include/cublasLt.h; do \
-	    test -e "$(CUDA_HOME)/$$file" || { echo "make: no CUDA toolkit with cuDNN in $(CUDA_HOME):" \
+	@for file in bin/nvcc include/cuda_runtime.h include/cudnn.h include/cublasLt.h include/nccl.h; do \
+	    test -e "$(CUDA_HOME)/$$file" || { echo "make: no CUDA toolkit with cuDNN and NCCL in $(CUDA_HOME):" \
 	        "$$file is missing; set CUDA_HOME to where they are" >&2; exit 1; }; done
 
 $(BUILD)/kernels/cuda/%.cu.o: kernels/cuda/%.cu | cuda-toolkit
@@ -30,7 +30,7 @@ $(BUILD)/kernels/cuda/%.o: CFLAGS += -fPIC -fvisibility=hidden $(CUDA_INCLUDE)
 $(CUDA_HOST:%.c=$(BUILD)/%.o): | cuda-toolkit
 
 $(BUILD)/libretort_cuda.so: $(CUDA_OBJ)
-	$(NVCC) -shared -cudart static $^ -L$(CUDA_HOME)/lib64 -lcudnn -lcublasLt \
+	$(NVCC) -shared -cudart static $^ -L$(CUDA_HOME)/lib64 -lcudnn -lcublasLt -lnccl \
 	    -Xlinker -rpath=$(CUDA_HOME)/lib64 -o $@
 	$(call all_ops_bound,$@)
 

@@ -20,10 +20,11 @@
  * BIAS, GELU_BIAS; a row-major operand is a transposed column-major one. Its heuristic assumes
  * operands aligned to 256 bytes unless the preference says less (slices and chunks are aligned to an
  * element only), and its bias has the dtype of the result: a bf16 product has no f32 bias. Workspaces
- * are the call's scratch.
+ * are the call's scratch. NCCL: nccl.h.
  *
  * Invariants
- *  1. No hidden memory: one cudaMalloc per Backend.alloc, everything else is scratch.
+ *  1. No hidden memory: one cudaMalloc per Backend.alloc, everything else is scratch; NCCL's buffers
+ *     are its own.
  *  2. Deterministic: no float atomics, no algorithm whose sums have no fixed order.
  *  3. All launches of calls go to one stream; copies and collectives have their own and are ordered
  *     by events.
@@ -52,6 +53,9 @@ typedef struct Cuda {
     cudaStream_t compute, copy, comm;
     cudaEvent_t copied;   /* on `copy`: the last upload is in place */
     cudaEvent_t computed; /* on `compute`: what was launched so far */
+    cudaEvent_t summable; /* on `compute`: what the next sum over the ranks reads */
+    cudaEvent_t summed;   /* on `comm`: the sums begun so far */
+    struct Nccl *nccl;    /* NULL: one rank, or nothing was summed yet */
     void *staging;        /* pinned host memory of CUDA_STAGING_BYTES */
     cudnnHandle_t cudnn;
     cublasLtHandle_t cublaslt;

@@ -101,6 +101,7 @@ const char *cudaGetErrorString(cudaError_t error)
     case cudaErrorStreamCaptureUnjoined: return "capturing stream has unjoined work";
     case cudaErrorStreamCaptureIsolation:
         return "dependency created on uncaptured work in another stream";
+    case cudaErrorNotReady: return "device not ready";
     case cudaErrorLaunchFailure: return sim.report;
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     default: return "unspecified error";

@@ -1,8 +1,8 @@
 /* The inside of the CUDA simulator: a device that runs kernels on fibers and checks every access.
  *
  * Read on: block.c (threads of a block), memory.c (device memory and what each access must obey),
- * stream.c (streams, events, recorded graphs), runtime.c, cublaslt.c, cudnn.c (the vendors' entry
- * points), watch.c (the plug-in; tells the device what an op may touch), device.h (CUDA C for g++).
+ * stream.c (streams, events, recorded graphs), runtime.c, cublaslt.c, cudnn.c, nccl.c (the vendors'
+ * entry points), watch.c (the plug-in; tells the device what an op may touch), device.h (CUDA C for g++).
  *
  * The device is one per process and used under one lock. Its orders (of threads, of streams) are
  * drawn from CUDASIM_SEED, 1 if unset: another seed is another legal order.
@@ -135,6 +135,9 @@ int64_t sim_shared_offset(uintptr_t address, size_t bytes);
  * data. */
 cudaError_t sim_stream_function(cudaStream_t stream, const char *name, void (*run)(void *data),
                                 void *data);
+/* sim_stream_gated: the same, not before `ready(data)` is true; that is up to other processes. */
+cudaError_t sim_stream_gated(cudaStream_t stream, const char *name, bool (*ready)(void *data),
+                             void (*run)(void *data), void *data);
 void sim_stream_call(cudaStream_t stream, const SimCall *call, bool begin);
 void sim_allow_shared(const void *kernel, size_t bytes);
 size_t sim_allowed_shared(const void *kernel);

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef enum OpKind {
     OP_KERNEL,
@@ -44,6 +45,7 @@ typedef struct Work {
     const void *src;
     size_t bytes;
     int value; /* of OP_SET */
+    bool (*ready)(void *data); /* NULL: at once */
     void (*run)(void *data);
     void *data;
     SimCall *call;
@@ -160,7 +162,22 @@ static void do_work(struct CUstream_st *stream, const Op *op)
 static bool may_run(const struct CUstream_st *stream)
 {
     const Op *op = stream ? stream->first : NULL;
-    return op && (op->work->kind != OP_WAIT || op->event->reached >= op->version);
+    if (!op) return false;
+    if (op->work->ready && !sim_failed()) return op->work->ready(op->work->data);
+    return op->work->kind != OP_WAIT || op->event->reached >= op->version;
+}
+
+/* Whether what is queued waits for another process; then it is given time. */
+static bool is_held(void)
+{
+    const struct timespec nap = {.tv_nsec = 100000};
+    for (int i = 0; i < SIM_MAX_STREAMS; i++) {
+        const struct CUstream_st *stream = sim.streams[i];
+        if (!stream || !stream->first || !stream->first->work->ready) continue;
+        nanosleep(&nap, NULL);
+        return true;
+    }
+    return false;
 }
 
 static void run_first(struct CUstream_st *stream)
@@ -195,24 +212,30 @@ static void drain(struct CUstream_st *stream)
         struct CUstream_st *next = manner == ITSELF_FIRST && may_run(stream)
                                        ? stream
                                        : draw_stream(manner == OTHERS_FIRST ? stream : NULL);
+        if (next)
+            run_first(next);
+        else if (!is_held())
+            break;
+    }
+    assert(!stream || !stream->first); /* a wait's record is always queued before it */
+    sim_device_close();
+}
+
+static void run_up_to(uint32_t n)
+{
+    sim_device_open();
+    for (; n > 0; n--) {
+        struct CUstream_st *next = draw_stream(NULL);
         if (!next) break;
         run_first(next);
     }
-    assert(!stream || !stream->first); /* a wait's record is always queued before it */
     sim_device_close();
 }
 
 /* A real device does not wait to be waited for. */
 static void run_a_few(void)
 {
-    if (sim_random(8) > 0) return;
-    sim_device_open();
-    for (uint32_t n = sim_random(6); n > 0; n--) {
-        struct CUstream_st *next = draw_stream(NULL);
-        if (!next) break;
-        run_first(next);
-    }
-    sim_device_close();
+    if (sim_random(8) == 0) run_up_to(sim_random(6));
 }
 
 /* ---- queueing ---- */
@@ -304,13 +327,38 @@ void cudasim_enqueue_kernel(const char *name, const void *kernel, dim3 grid, dim
     cudasim_set_error(add(stream, work));
 }
 
-cudaError_t sim_stream_function(cudaStream_t stream, const char *name, void (*run)(void *data),
-                                void *data)
+cudaError_t sim_stream_gated(cudaStream_t stream, const char *name, bool (*ready)(void *data),
+                             void (*run)(void *data), void *data)
 {
     Work *work = work_create(OP_FUNCTION, name);
+    work->ready = ready;
     work->run = run;
     work->data = data;
     return add(stream, work);
+}
+
+cudaError_t sim_stream_function(cudaStream_t stream, const char *name, void (*run)(void *data),
+                                void *data)
+{
+    return sim_stream_gated(stream, name, NULL, run, data);
+}
+
+typedef struct HostCall {
+    cudaHostFn_t function;
+    void *data;
+} HostCall;
+
+static void call_host(void *data)
+{
+    const HostCall *call = data;
+    call->function(call->data);
+}
+
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *data)
+{
+    HostCall *call = malloc(sizeof *call);
+    *call = (HostCall){function, data};
+    return sim_stream_function(stream, "cudaLaunchHostFunc", call_host, call);
 }
 
 void sim_stream_call(cudaStream_t stream, const SimCall *call, bool begin)
@@ -381,6 +429,21 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     drain(stream);
     join(&sim.host, &stream->clock);
     return sim_failed() ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
+/* The host may be quick or slow to ask again. */
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    if (!stream) return cudaErrorInvalidResourceHandle;
+    if (stream->script) {
+        stream->script->broken = true;
+        return cudaErrorStreamCaptureUnsupported;
+    }
+    run_up_to(1 + sim_random(500));
+    if (sim_failed()) return cudaErrorLaunchFailure;
+    if (stream->first) return cudaErrorNotReady;
+    join(&sim.host, &stream->clock);
+    return cudaSuccess;
 }
 
 void sim_drain_all(void);
@@ -459,7 +522,14 @@ cudaError_t cudaEventSynchronize(cudaEvent_t handle)
 {
     SimEvent *event = (SimEvent *)handle;
     sim_device_open();
-    while (event->reached < event->queued) run_first(draw_stream(NULL));
+    while (event->reached < event->queued) {
+        struct CUstream_st *next = draw_stream(NULL);
+        if (next)
+            run_first(next);
+        else if (!is_held())
+            break;
+    }
+    assert(event->reached == event->queued); /* its record is always queued before */
     sim_device_close();
     join(&sim.host, &event->clock);
     return sim_failed() ? cudaErrorLaunchFailure : cudaSuccess;

@@ -1,13 +1,15 @@
 /* Whole runs of the small model on the CUDA backend: ten-step curves against the CPU's and the
- * reference's, and a run that is taken up again. By the program, with its recorded steps; on the
+ * reference's, a run that is taken up again, and two ranks against one. By the program, with its recorded steps; on the
  * simulator, or with TEST_BACKEND=cuda on a GPU.
  *
  * Tolerances: in f32 the losses may differ by what ten steps make of f32's rounding; in bf16 by
  * what it makes of bf16's, against f32. */
 #include <criterion/criterion.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "tests/make_scenes.h"
 #include "tests/program.h"
@@ -96,4 +98,45 @@ Test(steps, a_run_goes_on_in_the_same_bits, .timeout = 600)
         snprintf(state[i], sizeof state[i], "%s/%s/checkpoints/step_%09d.safetensors", place.root,
                  i ? "two" : "one", 4);
     cr_expect(same_tensors(state[0], state[1], why, sizeof why), "%s", why);
+}
+
+/* ---- two ranks ---- */
+
+#define OF_RANKS FINETUNE " --train.global_batch=2 --optim.bn=frozen --data.masks_per_image=1"
+
+/* The ranks as a launcher starts them, each with its own errors. A simulated step takes its time, in
+ * which its rank shows no progress. */
+static void run_two_ranks(const Place *place, double *losses)
+{
+    char command[1500], folder[200];
+    snprintf(folder, sizeof folder, "%s/ranks", place->root);
+    snprintf(command, sizeof command,
+             "pids=; for r in 0 1; do RANK=$r LOCAL_RANK=$r WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 "
+             "MASTER_PORT=%d " RETORT_BINARY " " OF_RANKS " --data.root=%s --run.dir=%s "
+             "--train.steps=%d --run.backend=%s --optim.schedule=constant --run.rank_timeout=600 "
+             "2>%s.$r & "
+             "pids=\"$pids $!\"; done; for p in $pids; do wait $p || exit 1; done",
+             20000 + (int)getpid() % 10000, place->scenes, folder, N_STEPS, backend_under_test(),
+             folder);
+    cr_assert_eq(system(command), 0, "failed: %s", command);
+    cr_assert_eq(log_column(folder, "loss", N_STEPS, losses), N_STEPS);
+}
+
+/* Two ranks add the partial sums of two micro-batches, in another order: what rounding makes of that
+ * is measured on one rank (of the CPU, it is soon done), with one micro-batch and with two. Four times as much, because one pair
+ * of runs is little to see the largest of; a float's last place is the least. */
+Test(steps, two_ranks_train_as_one, .timeout = 600)
+{
+    Place place = make_place("cuda_ranks");
+    double one[N_STEPS], whole[N_STEPS], micro[N_STEPS], two[N_STEPS], spread = FLT_EPSILON;
+    run(&place, OF_RANKS, "cpu", "", "whole", N_STEPS, whole);
+    run(&place, OF_RANKS, "cpu", "--train.micro_batch=1", "micro", N_STEPS, micro);
+    run(&place, OF_RANKS, backend_under_test(), "", "one", N_STEPS, one);
+    run_two_ranks(&place, two);
+    for (int i = 0; i < N_STEPS; i++) {
+        spread = fmax(spread, fabs(micro[i] - whole[i]) / whole[i]);
+        cr_expect_lt(fabs(two[i] - one[i]) / one[i], i ? 4 * spread : 1e-6,
+                     "step %d: loss %.9g on two ranks, %.9g on one, spread %.2g", i, two[i], one[i],
+                     spread);
+    }
 }
