@@ -16,6 +16,9 @@
  *
  * --pictures: the first images (--pictured, 4) with prompts, predictions and true outlines.
  *
+ * Ranks of torchrun, mpirun or srun share the images, each image judged once; the results are those of
+ * one process, to the bit, and are rank 0's to print and write. It pictures its own images.
+ *
  * box_fill is the score of the mask's tight pixel box, filled: what is had without a model.
  *
  * source  the zero-shot evaluation of EfficientViT-SAM
@@ -31,12 +34,13 @@
 #include "checkpoints/digest.h"
 #include "data/clicker.h"
 #include "data/json_writer.h"
-#include "kernels/comm/launch.h"
+#include "kernels/comm/comm.h"
 #include "train/commands.h"
 #include "train/eval_pictures.h"
 #include "train/judged.h"
 #include "train/miou.h"
 #include "train/predictor.h"
+#include "train/ranks.h"
 
 static const char usage[] =
     "retort eval CONFIG --weights=F --data.root=FOLDER "
@@ -74,6 +78,7 @@ typedef struct Eval {
     int64_t max_clicks;
     Miou box_fill;
     Options options;
+    Comm *comm; /* NULL: one rank */
     Recipe recipe;
     Predictor *predictor;
     Source *source;
@@ -258,9 +263,11 @@ static Status eval_all(Eval *e)
     Group *group = mem_alloc(sizeof *group);
     time_t reported = time(NULL);
     Status status = OK;
-    for (int64_t i = 0; i < source_size(e->source) && status == OK; i++) {
+    int64_t first = comm_rank(e->comm), step = comm_size(e->comm);
+    for (int64_t i = first; i < source_size(e->source) && status == OK; i += step) {
+        comm_at_step(e->comm, i);
         status = eval_image(e, i, group);
-        if (time(NULL) - reported < PROGRESS_SECONDS) continue;
+        if (first > 0 || time(NULL) - reported < PROGRESS_SECONDS) continue;
         reported = time(NULL);
         fprintf(stderr, "image %lld of %lld\n", (long long)i + 1, (long long)source_size(e->source));
     }
@@ -269,6 +276,27 @@ static Status eval_all(Eval *e)
 }
 
 /* ---- results ---- */
+
+/* The masks of all ranks, to all. */
+static Status merge_ranks(Comm *comm, Miou *miou)
+{
+    Miou own = *miou;
+    *miou = (Miou){0};
+    for (int rank = 0; rank < comm_size(comm); rank++) {
+        Miou part = own;
+        TRY(comm_broadcast(comm, "a rank's scores", &part, sizeof part, rank));
+        miou_merge(miou, &part);
+    }
+    return OK;
+}
+
+static Status merge_all(Eval *e)
+{
+    comm_at_step(e->comm, source_size(e->source)); /* behind the last image, on all ranks */
+    TRY(merge_ranks(e->comm, &e->box_fill));
+    for (int i = 0; i < e->n_kinds; i++) TRY(merge_ranks(e->comm, &e->kinds[i].miou));
+    return OK;
+}
 
 static void print_row(const char *name, const Miou *miou)
 {
@@ -381,10 +409,13 @@ static Status open_data(Eval *e)
 
 static Status open_all(Eval *e)
 {
+    TRY(ranks_open(&e->options, &e->comm));
+    comm_doing(e->comm, "", "loading", true);
     TRY(open_data(e));
     TRY(judged_open(&e->image));
     TRY(predictor_open(&e->options, e->args.weights, PROMPTS_AT_ONCE, &e->recipe, &e->predictor));
-    if (e->args.pictures)
+    e->recipe.backend->comm = e->comm;
+    if (e->args.pictures && comm_rank(e->comm) == 0)
         TRY(eval_pictures_open(e->args.pictures, e->args.pictured, e->n_kinds, &e->pictures));
     size_t n = GROUP * (size_t)n_candidates(e), lowres = (size_t)predictor_lowres(e->predictor);
     e->logits = mem_alloc(n * lowres * lowres * sizeof(float));
@@ -397,6 +428,8 @@ static Status run_eval(Args *args, Eval *e)
     TRY(parse_args(args, e));
     TRY(open_all(e));
     TRY(eval_all(e));
+    TRY(merge_all(e));
+    if (comm_rank(e->comm) > 0) return OK;
     printf("%s, %s, %lld images, mask by %s, mean IoU in percent\n", model_name(e->recipe.model),
            e->args.weights, (long long)source_size(e->source), select_names[e->args.select]);
     print_row("box_fill", &e->box_fill);
@@ -404,22 +437,11 @@ static Status run_eval(Args *args, Eval *e)
     return e->args.out ? write_results(e) : OK;
 }
 
-/* Ranks would each judge all images and write the same file. */
-static Status check_alone(void)
-{
-    Launch launch;
-    TRY(launch_from_environment(&launch));
-    if (launch.world_size == 1) return OK;
-    return status_fail(E_UNSUPPORTED,
-                       "eval is one process, but %s started %d ranks; run it without %s",
-                       launch.launcher, launch.world_size, launch.launcher);
-}
-
 Status command_eval(Args *args)
 {
-    TRY(check_alone());
     Eval *e = mem_alloc(sizeof *e);
     Status status = run_eval(args, e);
+    if (!comm_close(e->comm, status)) return status;
     predictor_destroy(e->predictor);
     recipe_close(&e->recipe);
     source_close(e->source);

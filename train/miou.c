@@ -5,6 +5,7 @@
 
 const char *const area_class_names[N_AREA_CLASSES] = {"all", "large", "medium", "small"};
 
+static const double UNITS = (double)((int64_t)1 << 36);
 static const double lowest_px[N_AREA_CLASSES] = {-INFINITY, 96 * 96, 32 * 32, -INFINITY};
 static const double highest_px[N_AREA_CLASSES] = {INFINITY, INFINITY, 96 * 96, 32 * 32};
 
@@ -22,12 +23,20 @@ void miou_add(Miou *miou, double area_px, double iou)
 {
     for (int i = 0; i < N_AREA_CLASSES; i++) {
         if (!(area_px >= lowest_px[i] && area_px <= highest_px[i])) continue;
-        miou->sum[i] += iou;
+        miou->sum[i] += llround(iou * UNITS);
         miou->n[i]++;
+    }
+}
+
+void miou_merge(Miou *miou, const Miou *other)
+{
+    for (int i = 0; i < N_AREA_CLASSES; i++) {
+        miou->sum[i] += other->sum[i];
+        miou->n[i] += other->n[i];
     }
 }
 
 double miou_mean(const Miou *miou, AreaClass area)
 {
-    return miou->n[area] > 0 ? miou->sum[area] / (double)miou->n[area] : NAN;
+    return miou->n[area] > 0 ? (double)miou->sum[area] / UNITS / (double)miou->n[area] : NAN;
 }

@@ -13,14 +13,15 @@ typedef enum AreaClass { AREA_ALL, AREA_LARGE, AREA_MEDIUM, AREA_SMALL, N_AREA_C
 extern const char *const area_class_names[N_AREA_CLASSES];
 
 typedef struct Miou { /* zero-initialise */
-    double sum[N_AREA_CLASSES];
+    int64_t sum[N_AREA_CLASSES]; /* in units of 2^-36, for 10^8 masks: the same in any order */
     int64_t n[N_AREA_CLASSES];
 } Miou;
 
 /* mask_iou: intersection / (union + 1e-7) of two masks of n_px pixels of 0 or 1. Both empty: 0. */
 double mask_iou(const uint8_t *a, const uint8_t *b, int64_t n_px);
 
-void miou_add(Miou *miou, double area_px, double iou);
+void miou_add(Miou *miou, double area_px, double iou); /* iou 0..1 */
+void miou_merge(Miou *miou, const Miou *other);        /* adds the masks of another */
 double miou_mean(const Miou *miou, AreaClass area); /* 0..1; NaN if the class is empty */
 
 #endif

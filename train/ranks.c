@@ -1,4 +1,4 @@
-/* Ranks of a training run. See ranks.h. */
+/* Ranks of a run. See ranks.h. */
 #include "train/ranks.h"
 
 #include <inttypes.h>
@@ -48,7 +48,6 @@ Status ranks_open(Options *options, Comm **out)
 {
     Launch launch;
     TRY(launch_from_environment(&launch));
-    TRY(ranks_divide_batch(options, launch.world_size));
     TRY(comm_open(&launch, options->run_rank_timeout * 1000, out));
     if (*out && launch.rank == 0)
         fprintf(stderr, "%d ranks, started by %s\n%s", launch.world_size, launch.launcher,

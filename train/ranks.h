@@ -1,6 +1,6 @@
-/* A training run of several ranks: joining it, dividing its batch, and sharing what rank 0 loaded.
+/* A run of several ranks: joining it, dividing its batch, and sharing what rank 0 loaded.
  *
- * Used by the training loop. Rank 0 alone reads checkpoints and weights and writes files; the others
+ * Used by the training loop and by `retort eval`. In training rank 0 alone reads checkpoints and weights and writes files; the others
  * receive the store from it, so that all start from the same bits wherever the files lie.
  */
 #ifndef RETORT_TRAIN_RANKS_H
@@ -11,9 +11,9 @@
 #include "train/options.h"
 
 /* ranks_open: joins the run as the launcher's variables say; *out is NULL for one rank. Sets
- * train.batch from train.global_batch, and run.threads, where it is 0, to this rank's share of the
- * host's cores. Rank 0 prints who the ranks are.
- * errors  those of launch_from_environment and comm_open; E_CONFIG if the batch cannot be divided */
+ * run.threads, where it is 0, to this rank's share of the host's cores. Rank 0 prints who the ranks
+ * are.
+ * errors  those of launch_from_environment and comm_open */
 Status ranks_open(Options *options, Comm **out);
 
 /* ranks_divide_batch: train.batch and train.micro_batch of each of n ranks, from train.global_batch, so

@@ -267,6 +267,7 @@ static Status begin_run(Trainer *t)
 static Status open_all(Trainer *t)
 {
     TRY(ranks_open(t->options, &t->comm));
+    TRY(ranks_divide_batch(t->options, comm_size(t->comm)));
     t->leads = comm_rank(t->comm) == 0;
     comm_doing(t->comm, "", "loading", true);
     TRY(recipe_open(t->options, &t->recipe));
