@@ -92,7 +92,7 @@ static void trace(Run *run, int steps, const char *save, const char *options)
     snprintf(out, sizeof out, "%s/out.safetensors", run->folder);
     if (run->out) safetensors_close(run->out);
     snprintf(command, sizeof command,
-             RETORT_BINARY " trace " RECIPE " --run.precision=f32 "
+             RETORT_BINARY " trace " RECIPE " --run.precision=f32 --optim.lr_batch=0 "
                            "--optim.schedule=constant --weights=%s --inputs=%s --steps=%d "
                            "--save='%s' --out=%s %s 2>%s/log",
              run->weights, run->inputs, steps, save, out, options, run->folder);

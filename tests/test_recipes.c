@@ -50,7 +50,7 @@ Test(recipes, all_resolve_and_build)
     globfree(&files);
 }
 
-/* Published rates; XL models take half of them. The released code multiplies its own by the number
+/* Published rates, of fine-tuning at a batch of 256 images; XL models take half of them. The released code multiplies its own by the number
  * of ranks. */
 static void check_family(const char *model, const char *stage, OptPreset preset, double lr)
 {
@@ -66,6 +66,7 @@ static void check_family(const char *model, const char *stage, OptPreset preset,
     cr_expect_float_eq(o.optim_lr, model[0] == 'x' ? lr / 2 : lr, 1e-12, "%s: %g", path,
                        o.optim_lr);
     cr_expect_eq(o.optim_lr_times_ranks, released && !distills, "%s", path);
+    cr_expect_eq(o.optim_lr_batch, released || distills ? 0 : 256, "%s", path);
     cr_expect_eq(o.train_epochs, 2, "%s", path);
     OptClip paper_clip = distills ? OPT_CLIP_NORM : OPT_CLIP_NONE;
     cr_expect_eq(o.optim_clip, released ? OPT_CLIP_VALUE : paper_clip, "%s", path);
