@@ -1,7 +1,8 @@
 #!/bin/bash
 # A real Slurm on this machine, called by `make test-slurm` with the program, as root: munged, slurmctld and slurmd of
-# Debian's packages with a configuration of their own; two ranks by srun inside a batch job, which gets SIGTERM, saves,
-# is requeued, and ends in the bits of an undisturbed run. What it started, it ends. Exits non-zero otherwise.
+# Debian's packages with a configuration of their own; two ranks by srun inside a batch job, which a job of a partition
+# of higher priority preempts: Slurm sends SIGTERM, the ranks save and leave with 75, the job is requeued, starts again
+# when the other has ended, and ends in the bits of an undisturbed run. What it started, it ends. Exits non-zero otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 retort=$(realpath "${1:-build/retort}")
@@ -51,7 +52,10 @@ ReturnToService=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
-PartitionName=all Nodes=$host Default=YES State=UP OverSubscribe=FORCE:4
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=low Nodes=$host Default=YES State=UP PriorityTier=1 GraceTime=120
+PartitionName=high Nodes=$host State=UP PriorityTier=2 PreemptMode=OFF
 CONF
 until [ -S "$place/munge/socket" ]; do sleep 0.1; done
 slurmctld -D -f "$SLURM_CONF" >"$place/slurmctld.log" 2>&1 &
@@ -72,6 +76,7 @@ cat >"$place/job" <<JOB
 echo "started, restart \${SLURM_RESTART_COUNT:-0}"
 code=0
 srun "$retort" $(echo $words) --run.dir=$place/run --run.resume=auto || code=\$?
+scontrol show job "\$SLURM_JOB_ID" | grep -o "PreemptTime=[^ ]*"
 echo "srun ended with \$code"
 [ "\$code" -ne 75 ] || exec scontrol requeue "\$SLURM_JOB_ID"
 exit "\$code"
@@ -81,13 +86,14 @@ until grep -q '"step":3' "$place/run/log.jsonl" 2>/dev/null; do
     sleep 0.2
     squeue -h -j "$job" -o %t 2>/dev/null | grep -q . || fail "the job ended too early"
 done
-scancel --signal=TERM "$job.0" # to the step, as a preemption sends it
+sbatch --parsable --partition=high --exclusive --output=/dev/null --wrap "sleep 1" >/dev/null
 for ((i = 0; i < 400; i++)); do
     grep -q "srun ended with 75" "$place/job.out" && break
     sleep 0.1
 done
 grep -q "srun ended with 75" "$place/job.out" || fail "SIGTERM did not make the ranks leave with 75"
-echo "SIGTERM: saved, left with 75, requeued"
+grep -q "PreemptTime=2" "$place/job.out" || fail "Slurm did not preempt it"
+echo "preempted by SIGTERM: saved, left with 75, requeued"
 scontrol release "$job" 2>/dev/null || true
 for ((i = 0; i < 60; i++)); do # Slurm holds a requeued job back for a while
     scontrol update JobId="$job" StartTime=now 2>/dev/null || true
