@@ -2,7 +2,8 @@
  *
  * With A = a or a^T and B = b or b^T as the flags say, dst = A B gives dA = ddst B^T and dB = A^T
  * ddst; the flags of the backward products follow from transposing both sides where a or b is
- * stored transposed.
+ * stored transposed. The second factor's gradient comes first: what it alone reads of the forward
+ * pass is then gone when the first one's, of the same size, is made.
  */
 #include "autograd/graph.h"
 #include "autograd/rules.h"
@@ -68,8 +69,8 @@ static ValueId sum_to_shape_of(Graph *graph, ValueId value, ValueId like)
 
 void grad_matmul(GradCall *call)
 {
-    if (call->need[0]) call->dsrc[0] = matmul_da(call);
     if (call->need[1]) call->dsrc[1] = matmul_db(call);
+    if (call->need[0]) call->dsrc[0] = matmul_da(call);
     if (call->need[2]) call->dsrc[2] = sum_to_shape_of(call->graph, call->ddst[0], call->src[2]);
 }
 
@@ -79,15 +80,15 @@ void grad_conv2d(GradCall *call)
 {
     Graph *graph = call->graph;
     ConvGradAttr attr = {.conv = call->attr->conv2d};
-    if (call->need[0]) {
-        attr.shape = graph_value(graph, call->src[0])->shape;
-        call->dsrc[0] = graph_op(graph, OP_CONV2D_GRAD_DATA, (OpAttr){.conv2d_grad_data = attr},
-                                 SRC(call->ddst[0], call->src[1]));
-    }
     if (call->need[1]) {
         attr.shape = graph_value(graph, call->src[1])->shape;
         call->dsrc[1] = graph_op(graph, OP_CONV2D_GRAD_WEIGHT, (OpAttr){.conv2d_grad_weight = attr},
                                  SRC(call->src[0], call->ddst[0]));
+    }
+    if (call->need[0]) {
+        attr.shape = graph_value(graph, call->src[0])->shape;
+        call->dsrc[0] = graph_op(graph, OP_CONV2D_GRAD_DATA, (OpAttr){.conv2d_grad_data = attr},
+                                 SRC(call->ddst[0], call->src[1]));
     }
     if (call->need[2]) call->dsrc[2] = sum_to_shape_of(graph, call->ddst[0], call->src[2]);
 }

@@ -42,9 +42,10 @@ void pass_cast(Graph *graph, DType low);
  * included: they must be declared as f64 by the caller. */
 void pass_widen(Graph *graph);
 
-/* pass_recompute: forward values made inside label segments (nodes whose label starts with one of
- * `prefixes`, each prefix one segment) are not kept for the backward pass but computed again from
- * the segment's inputs just before it needs them. Bit-equal; BN_UPDATE is never repeated. */
+/* pass_recompute: what the backward pass computes again instead of keeping it: results of ops that
+ * the table calls REPEAT, and forward values made inside label segments (nodes whose label starts
+ * with one of `prefixes`, each prefix one segment), from the segment's inputs. Bit-equal; BN_UPDATE
+ * is never repeated. */
 void pass_recompute(Graph *graph, int n_prefixes, const char *const *prefixes);
 
 /* pass_prune: marks nodes dead whose results nobody reads (outputs, mutated values and store

@@ -6,6 +6,7 @@
 #define INPLACE OP_FLAG_INPLACE
 #define VIEW OP_FLAG_VIEW
 #define STOP OP_FLAG_STOP
+#define REPEAT OP_FLAG_REPEAT
 
 static const OpInfo infos[OP_COUNT] = {
     [OP_NONE] = {"none", ">", "", false, 0, 0},

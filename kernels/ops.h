@@ -27,7 +27,12 @@ typedef union OpAttr {
 #undef PLAIN
 } OpAttr;
 
-typedef enum OpFlags { OP_FLAG_INPLACE = 1, OP_FLAG_VIEW = 2, OP_FLAG_STOP = 4 } OpFlags;
+typedef enum OpFlags {
+    OP_FLAG_INPLACE = 1,
+    OP_FLAG_VIEW = 2,
+    OP_FLAG_STOP = 4,
+    OP_FLAG_REPEAT = 8
+} OpFlags;
 
 typedef struct OpInfo {
     const char *name;
