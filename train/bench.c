@@ -8,8 +8,9 @@
  * repeats, images per second, GFLOP/s (2 x multiply-adds of matrix products, convolutions and
  * attention, as executed) and the share of the peak measured here by one large matrix product; the
  * memory that the plan says, and by how much the process really grew over it. --json writes the
- * same, with every repeat's time and loss. --run.profile=true adds one profiled run; --trace also
- * writes it as a trace for Chrome or Perfetto. --out is for the loader: its last batch.
+ * same, with every repeat's time and loss, that of the run that warms up first. --run.profile=true
+ * adds one profiled run; --trace also writes it as a trace for Chrome or Perfetto. --out is for the
+ * loader, its last batch, and for the encoder, `embedding` (N,h,w,C).
  */
 #include "train/bench.h"
 
@@ -19,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "checkpoints/safetensors.h"
 #include "data/json_writer.h"
 #include "train/account.h"
 #include "train/budget.h"
@@ -105,7 +107,7 @@ Status bench_write(const BenchResult *r, const char *path)
     for (int64_t i = 0; i < r->repeat; i++) json_writer_number(json, NULL, r->seconds[i]);
     json_writer_end(json);
     json_writer_list(json, "losses");
-    for (int64_t i = 0; r->losses && i < r->repeat; i++)
+    for (int64_t i = 0; r->losses && i <= r->repeat; i++)
         json_writer_number(json, NULL, r->losses[i]);
     json_writer_end(json);
     json_writer_end(json);
@@ -187,12 +189,11 @@ static Status time_runs(Bench *bench)
 {
     BenchResult *result = &bench->result;
     bool has_loss = bench->step->loss != VALUE_NONE;
-    result->losses = has_loss ? mem_alloc((size_t)result->repeat * sizeof(float)) : NULL;
-    TRY(exec_run(bench->exec)); /* warm: caches, pages, frequency */
-    for (int64_t i = 0; i < result->repeat; i++) {
+    result->losses = has_loss ? mem_alloc((size_t)(result->repeat + 1) * sizeof(float)) : NULL;
+    for (int64_t i = 0; i <= result->repeat; i++) { /* the first warms caches, pages, frequency */
         double start = clock_seconds();
         TRY(exec_run(bench->exec));
-        result->seconds[i] = clock_seconds() - start;
+        if (i > 0) result->seconds[i - 1] = clock_seconds() - start;
         if (has_loss) TRY(exec_read(bench->exec, bench->step->loss, &result->losses[i]));
     }
     return OK;
@@ -225,6 +226,17 @@ static Status profile(Bench *bench)
     return bench->trace ? profile_write_trace(bench->trace, graph, bench->exec) : OK;
 }
 
+static Status write_embedding(const Bench *bench)
+{
+    Shape shape = graph_value(bench->step->graph, bench->step->embedding)->shape;
+    float *values = mem_alloc((size_t)shape_elems(shape) * sizeof *values);
+    NamedTensor tensor = {"embedding", {DT_F32, shape, values}};
+    Status status = exec_read_f32(bench->exec, bench->step->embedding, values);
+    if (status == OK) status = safetensors_write(bench->out, 1, &tensor, 0, NULL);
+    free(values);
+    return status;
+}
+
 static void print(const BenchResult *r)
 {
     double median = bench_median(r), gflops = 2e-9 * r->macs / median;
@@ -246,6 +258,7 @@ static Status run_bench(Bench *bench)
     } else {
         TRY(prepare(bench));
         TRY(measure(bench));
+        if (bench->out) TRY(write_embedding(bench));
     }
     print(&bench->result);
     if (bench->json) TRY(bench_write(&bench->result, bench->json));
@@ -282,7 +295,8 @@ static Status parse(Args *args, Bench *bench)
     bench->trace = args_flag(args, "trace");
     bench->out = args_flag(args, "out");
     bool of_step = bench->inputs_path || bench->trace;
-    if (bench->is_loader ? of_step : bench->out != NULL)
+    bool gives_none = bench->kind != STEP_ENCODE && bench->out != NULL;
+    if (bench->is_loader ? of_step : gives_none)
         return status_fail(E_CONFIG, "--%s means nothing to bench %s; usage: %s",
                            bench->is_loader ? "inputs or --trace" : "out", bench->result.work,
                            usage);

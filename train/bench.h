@@ -15,7 +15,7 @@ typedef struct BenchResult {
     int64_t batch, n_masks, repeat;
     int n_threads;
     double *seconds;          /* repeat entries */
-    float *losses;            /* repeat entries, or NULL: no loss */
+    float *losses;            /* and one before, of the run that warms up; NULL: no loss */
     double macs, peak_gflops; /* of one run; what one large matrix product reaches */
     int64_t planned_bytes, measured_bytes;
 } BenchResult;
