@@ -43,9 +43,9 @@ void pass_cast(Graph *graph, DType low);
 void pass_widen(Graph *graph);
 
 /* pass_recompute: what the backward pass computes again instead of keeping it: results of ops that
- * the table calls REPEAT, and forward values made inside label segments (nodes whose label starts
- * with one of `prefixes`, each prefix one segment), from the segment's inputs. Bit-equal; BN_UPDATE
- * is never repeated. */
+ * the table calls REPEAT, and forward values that do not leave their label segment (nodes whose
+ * label starts with one of `prefixes`, each prefix one segment), from the segment's inputs.
+ * Bit-equal; BN_UPDATE is never repeated. */
 void pass_recompute(Graph *graph, int n_prefixes, const char *const *prefixes);
 
 /* pass_prune: marks nodes dead whose results nobody reads (outputs, mutated values and store

@@ -8,7 +8,8 @@
  * nodes' sources, so they are never repeated.
  *
  * Two kinds of values are not kept: what an op of the table's REPEAT gives, always; and what is
- * made inside the segments of `run.recompute`.
+ * made inside a segment of `run.recompute` and read by no forward node outside of it. So a block's
+ * result is kept, and each block is computed again from the one before it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,8 @@ struct Recompute {
     Substitute *substitute;
     int n_prefixes; /* of segments */
     const char *const *prefixes;
-    ValueId *clone_of; /* by value existing before the pass */
+    const bool *leaves; /* by value: read outside of its segment */
+    ValueId *clone_of;  /* by value existing before the pass */
     int n_values;
 };
 
@@ -145,12 +147,34 @@ static int segment_of(const Recompute *r, const char *label)
     return -1;
 }
 
-/* The node inside a segment that makes `value`; -1 if it is not to be recomputed. */
+static bool *values_that_leave(const Recompute *r)
+{
+    const Graph *graph = r->graph;
+    bool *leaves = mem_alloc((size_t)graph->n_values * sizeof(bool));
+    for (NodeId n = 0; n < graph->n_nodes; n++) {
+        const Node *node = &graph->nodes[n];
+        if (node->backward || node->dead) continue;
+        int segment = segment_of(r, node->label);
+        for (int s = 0; s < node->n_src; s++) {
+            NodeId producer = graph->values[node->src[s]].producer;
+            if (node->src[s] == VALUE_NONE || producer < 0 ||
+                segment_of(r, graph->nodes[producer].label) == segment)
+                continue;
+            leaves[node->src[s]] = leaves[graph_base(graph, node->src[s])] = true;
+        }
+    }
+    return leaves;
+}
+
+/* The node inside a segment that makes `value`; -1 if it is not to be recomputed. Statistics are
+ * kept: they are small, and a batch norm is repeated with them. */
 static NodeId recomputable(const Recompute *r, ValueId value, RegionId region, int *segment)
 {
     NodeId id = forward_producer(r, value, region);
-    if (id < 0 || r->graph->nodes[id].op == OP_FILL) return -1;
-    *segment = segment_of(r, r->graph->nodes[id].label);
+    if (id < 0 || r->leaves[value]) return -1;
+    const Node *node = &r->graph->nodes[id];
+    if (node->op == OP_FILL || (node->op == OP_BATCHNORM && value != node->dst[0])) return -1;
+    *segment = segment_of(r, node->label);
     return *segment >= 0 ? id : -1;
 }
 
@@ -160,7 +184,7 @@ static ValueId clone_value(Recompute *r, ValueId value, int segment, RegionId re
     NodeId id = recomputable(r, value, region, &own);
     if (id < 0 || own != segment) return value;
     if (r->clone_of[value] != VALUE_NONE) return r->clone_of[value];
-    Node node = r->graph->nodes[id];
+    Node node = repetition(r->graph->nodes[id]);
     for (int s = 0; s < node.n_src; s++)
         node.src[s] = clone_value(r, node.src[s], segment, region, index);
     insert_clone(r, node, index);
@@ -179,8 +203,12 @@ void pass_recompute(Graph *graph, int n_prefixes, const char *const *prefixes)
     if (graph->status != OK) return;
     substitute_all((Recompute){.graph = graph, .substitute = repeat_value});
     if (n_prefixes == 0) return;
-    substitute_all((Recompute){.graph = graph,
-                               .substitute = recompute_value,
-                               .n_prefixes = n_prefixes,
-                               .prefixes = prefixes});
+    Recompute r = {.graph = graph,
+                   .substitute = recompute_value,
+                   .n_prefixes = n_prefixes,
+                   .prefixes = prefixes};
+    bool *leaves = values_that_leave(&r);
+    r.leaves = leaves;
+    substitute_all(r);
+    free(leaves);
 }

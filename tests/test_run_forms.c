@@ -148,6 +148,9 @@ Test(run_forms, recomputed_activations_are_the_same_bits, .timeout = 300)
 
 /* ---- the budget ---- */
 
+/* Of sizes in the plan as it is printed, in MiB with one decimal, two of them added. */
+#define PLAN_ROUNDING (2 * 0.05 * 1048576)
+
 /* What the budget counts, in bytes: "peak" of the memory plan on stderr, and the copy for saving. */
 static double planned_bytes(const ProgramResult *result)
 {
@@ -187,6 +190,31 @@ Test(run_forms, the_budget_chooses_the_chunk, .timeout = 300)
     cr_expect(strstr(message, "run.memory_budget = 5000000") &&
                   strstr(message, "one mask at a time needs"),
               "%s", message);
+}
+
+/* Where chunks are not enough, or there are none, blocks of the encoder are computed again: as few
+ * as fit, so that nothing changes but memory. */
+Test(run_forms, the_budget_chooses_what_is_recomputed, .timeout = 300)
+{
+    char scenes[192], path[2][300], why[512];
+    const char *root = make_place("forms_budget_blocks", scenes);
+    const char *form = TINY_DISTILL " --data.root=%s --run.dir=%s/%s --train.steps=2 %s";
+    double whole = planned_bytes(program_succeed(form, scenes, root, "whole", ""));
+    double all = planned_bytes(
+        program_succeed(form, scenes, root, "all", "--run.recompute=image_encoder"));
+    char budget[64];
+    snprintf(budget, sizeof budget, "--run.memory_budget=%.0f", (whole + all) / 2);
+    double chosen = planned_bytes(program_succeed(form, scenes, root, "chosen", budget));
+    cr_expect_leq(chosen, (whole + all) / 2 + PLAN_ROUNDING);
+    for (int i = 0; i < 2; i++)
+        snprintf(path[i], sizeof path[i], "%s/%s/checkpoints/step_000000002.safetensors", root,
+                 i ? "chosen" : "whole");
+    cr_expect(same_tensors(path[0], path[1], why, sizeof why), "%s", why);
+    snprintf(path[0], sizeof path[0], "%s/chosen/config.yaml", root);
+    char *config = file_text(path[0]);
+    const char *named = strstr(config, "recompute: ");
+    cr_expect(named && strstr(named, "image_encoder."), "%s", config);
+    free(config);
 }
 
 /* A chunk that the user gave must fit too. */

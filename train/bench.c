@@ -140,11 +140,11 @@ static Status read_inputs(Bench *bench, StepConfig *config, int64_t *words_per_i
 static Status make_step(Bench *bench)
 {
     StepConfig config;
-    const Options *o = &bench->options;
+    Options *o = &bench->options;
     recipe_step_config(&bench->recipe, o, bench->kind, &config);
     int64_t words = config.n_masks * model_image_size(bench->recipe.model) * 2;
     if (bench->inputs_path) TRY(read_inputs(bench, &config, &words));
-    TRY(budget_fit(o, &bench->recipe, words, &config));
+    TRY(budget_fit(o, &bench->recipe, words, false, &config));
     TRY(step_build(&config, bench->recipe.model, bench->recipe.store, words, &bench->step));
     if (bench->step->loss == VALUE_NONE)
         graph_output(bench->step->graph, bench->step->embedding, "embedding");

@@ -307,9 +307,18 @@ static Status set_field(Options *options, int option, const char *text, const ch
     return OK;
 }
 
+static void free_list(OptionList *list)
+{
+    for (int i = 0; i < list->n; i++) free(list->items[i]);
+    free(list->items);
+    *list = (OptionList){0};
+}
+
 Status options_set(Options *options, int option, const char *text)
 {
-    assert(rows[option].type != TYPE_TEXT && rows[option].type != TYPE_LIST);
+    assert(rows[option].type != TYPE_TEXT);
+    if (rows[option].type == TYPE_LIST)
+        free_list((OptionList *)((char *)options + rows[option].offset));
     TRY(set_field(options, option, text, "the run"));
     free(options->text[option]);
     options->text[option] = mem_string(text);
@@ -373,10 +382,7 @@ void options_free(Options *options)
         void *field = (char *)options + rows[i].offset;
         free(options->text[i]);
         if (rows[i].type == TYPE_TEXT) free(*(char **)field);
-        if (rows[i].type != TYPE_LIST) continue;
-        OptionList *list = field;
-        for (int k = 0; k < list->n; k++) free(list->items[k]);
-        free(list->items);
+        if (rows[i].type == TYPE_LIST) free_list(field);
     }
     *options = (Options){0};
 }

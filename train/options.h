@@ -72,7 +72,7 @@ typedef struct Options {
 Status options_load(const char *config_path, int n_overrides, char *const *overrides, Options *out);
 
 /* options_set: pins a value that the run chose itself, so that the resolved config shows it; for
- * rows that are neither TEXT nor LIST. errors  E_CONFIG if it is out of range */
+ * rows that are not TEXT. errors  E_CONFIG if it is out of range */
 Status options_set(Options *options, int option, const char *text);
 void options_free(Options *options);
 

@@ -96,7 +96,7 @@ static Status open_data(Trainer *t)
 
 static Status open_step(Trainer *t)
 {
-    const Options *o = t->options;
+    Options *o = t->options;
     recipe_step_config(&t->recipe, o, t->kind, &t->config);
     if (t->kind == STEP_DISTILL && !t->config.teacher && !t->embeddings)
         return status_fail(
@@ -104,7 +104,7 @@ static Status open_step(Trainer *t)
             "distillation needs teacher.model and teacher.weights, or teacher.embeddings");
     t->loader_config = recipe_loader_config(&t->recipe, o, t->kind);
     t->loader_config.embeddings = t->embeddings;
-    TRY(budget_fit(o, &t->recipe, t->loader_config.mask_words, &t->config));
+    TRY(budget_fit(o, &t->recipe, t->loader_config.mask_words, true, &t->config));
     TRY(step_build(&t->config, t->recipe.model, t->recipe.store, t->loader_config.mask_words,
                    &t->step));
     TRY(step_finish(t->step));
