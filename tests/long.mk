@@ -38,6 +38,20 @@ oracle: all
 	$(BUILD)/oracle/bin/python tests/oracle/models.py $(BUILD)/golden $(BUILD)/retort
 	$(BUILD)/oracle/bin/python tests/oracle/predictor.py $(BUILD)/golden $(BUILD)/retort
 
+# Against PyTorch and OpenVINO, in turns: on an idle machine, about half an hour. PEER_ROWS="encoder distill" takes
+# some rows (tests/peer/cases.py), PEER_REPEATS=1 fewer rounds; results gather in PEER_OUT.
+PEER_ROWS ?=
+PEER_REPEATS ?= 0
+PEER_OUT ?= $(BUILD)/peer
+bench-peer: all
+	scripts/setup.sh libjemalloc2
+	python3 -m venv $(BUILD)/oracle
+	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything \
+		openvino pycocotools pillow
+	$(BUILD)/oracle/bin/python tests/peer/bench.py $(PEER_OUT) $(BUILD)/retort --rows="$(PEER_ROWS)" \
+		--repeats=$(PEER_REPEATS)
+	$(BUILD)/oracle/bin/python tests/peer/table.py $(PEER_OUT) | tee $(PEER_OUT)/table.md
+
 # The table of what low precision costs each model (README.md); IMAGE is any photograph.
 deviations: $(BUILD)/tests/deviations
 	$< $(IMAGE)
@@ -55,4 +69,4 @@ fuzz-files:
 	ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=128 \
 		$(BUILD)/fuzz-checked/tests/test_weights_damage -j1 --verbose
 
-.PHONY: test-ranks test-slurm test-torchrun mutants crashtest flat oracle deviations kat-long fuzz-files
+.PHONY: test-ranks test-slurm test-torchrun mutants crashtest flat oracle bench-peer deviations kat-long fuzz-files
