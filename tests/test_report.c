@@ -115,7 +115,8 @@ static char *read_page(void)
 
 static bool is_void(const char *name)
 {
-    return !strcmp(name, "meta") || !strcmp(name, "img") || !strcmp(name, "path");
+    return !strcmp(name, "meta") || !strcmp(name, "img") || !strcmp(name, "path") ||
+           !strcmp(name, "wbr");
 }
 
 static bool is_known(const char *name)
@@ -124,7 +125,8 @@ static bool is_known(const char *name)
         "html",  "head", "title",   "style", "body",   "main",       "h1",    "h2",
         "h3",    "div",  "section", "dl",    "dt",     "dd",         "p",     "i",
         "ul",    "li",   "span",    "svg",   "figure", "figcaption", "table", "thead",
-        "tbody", "tr",   "th",      "td",    "small",  "meta",       "img",   "path"};
+        "tbody", "tr",   "th",      "td",    "small",  "meta",       "img",   "path",
+        "wbr"};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
         if (!strcmp(known[i], name)) return true;
     return false;
@@ -193,6 +195,7 @@ Test(report, says_what_runs_were)
     test_folder("report_runs", folder, sizeof folder);
     write_run("distilled", 40,
               "model: m/student.yaml\nteacher: {model: m/big.yaml}\n"
+              "data: {root: far/away_data}\n"
               "train: {steps: 50, batch: 2}\nrun: {precision: bf16}\n");
     write_run("<i>tuned & 'more'", 30, "model: m/student.yaml\ntrain: {steps: 30}\n");
     write_file("distilled", "eval.json", eval_text);
@@ -200,6 +203,7 @@ Test(report, says_what_runs_were)
     write_picture("distilled", "a<b>.png");
     write_picture("<i>tuned & 'more'", "a<b>.png");
     write_picture("<i>tuned & 'more'", "other.png");
+    write_picture("<i>tuned & 'more'", "sa_1_click3.png");
     char *page = PAGE_OF("distilled", "<i>tuned & 'more'/", "--title=A <title>");
     static const char *const wanted[] = {"<h1>A &lt;title&gt;</h1>",
                                          "&lt;i&gt;tuned &amp; &#39;more&#39;</h3>",
@@ -225,12 +229,14 @@ Test(report, says_what_runs_were)
                                          "box, filled<small>",
                                          "<h3>a&lt;b&gt;</h3>",
                                          "<h3>other</h3>",
+                                         "<h3>sa_1: 3 clicks<small>",
+                                         "<dd>far/<wbr>away_<wbr>data</dd>",
                                          "no picture",
                                          "<img width=\"3\" height=\"2\"",
                                          "base64,iVBORw0KGgo"};
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
         cr_assert_not_null(strstr(page, wanted[i]), "lacks %s", wanted[i]);
-    cr_assert_eq(count(page, page + strlen(page), "<img "), 3);
+    cr_assert_eq(count(page, page + strlen(page), "<img "), 4);
     cr_assert_eq(count(page, page + strlen(page), "<tr>"), 3, "one table: head and two prompts");
     free(page);
 }

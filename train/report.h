@@ -82,6 +82,10 @@ Status report_page(const ReportForm *form, int n_runs, const ReportRun *runs, FI
 /* report_results: the tables of results, a heading before them; nothing if no run has any. */
 void report_results(FILE *out, int n_runs, const ReportRun *runs);
 
+/* report_prompt: what a kind of prompt of a result file (box_fill, box, clickN) is called on the
+ * page, and in small what it is; any other word as it stands. */
+void report_prompt(FILE *out, const char *prompt);
+
 typedef struct ReportCurve {
     const char *name;
     int colour; /* the run's place */

@@ -15,10 +15,18 @@ static void start_fact(FILE *out, const char *name) { fprintf(out, "<dt>%s</dt><
 
 static void end_fact(FILE *out) { fprintf(out, "</dd>\n"); }
 
+/* Paths and long names go on in the next line behind a separator, not within a word. */
 static void text_fact(FILE *out, const char *name, const char *value)
 {
     start_fact(out, name);
-    report_text(out, value);
+    for (const char *end; *value; value = end) {
+        char part[64];
+        size_t n = strcspn(value, "/_@,") + 1;
+        snprintf(part, n < sizeof part ? n + 1 : sizeof part, "%s", value);
+        report_text(out, part);
+        end = value + strlen(part);
+        if (n < sizeof part && *end) fprintf(out, "<wbr>");
+    }
     end_fact(out);
 }
 
@@ -270,14 +278,28 @@ static Status write_picture(FILE *out, const ReportRun *run, const char *name)
     return status;
 }
 
-static Status write_row(FILE *out, const char *name, int n_runs, const ReportRun *runs)
+/* IMAGE_KIND.png, as eval names them, in words; any other name as it is. */
+static void write_heading(FILE *out, const char *name)
 {
     char *stem = mem_string(name);
     stem[strlen(name) - strlen(".png")] = '\0'; /* which all of them have */
+    char *kind = strrchr(stem, '_');
+    bool known = kind && (strcmp(kind + 1, "box") == 0 || strncmp(kind + 1, "click", 5) == 0);
+    if (known) *kind = '\0';
     fprintf(out, "<h3>");
     report_text(out, stem);
-    fprintf(out, "</h3>\n<div class=\"row\">\n");
+    if (known) {
+        fprintf(out, ": ");
+        report_prompt(out, kind + 1);
+    }
+    fprintf(out, "</h3>\n");
     free(stem);
+}
+
+static Status write_row(FILE *out, const char *name, int n_runs, const ReportRun *runs)
+{
+    write_heading(out, name);
+    fprintf(out, "<div class=\"row\">\n");
     for (int i = 0; i < n_runs; i++)
         if (runs[i].n_pictures > 0) TRY(write_picture(out, &runs[i], name));
     fprintf(out, "</div>\n");

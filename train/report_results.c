@@ -92,8 +92,7 @@ static void write_protocol(FILE *out, const ReportEval *eval)
     fprintf(out, "</p>\n");
 }
 
-/* What a kind of prompt of the result file is called here. */
-static void write_prompt(FILE *out, const char *prompt)
+void report_prompt(FILE *out, const char *prompt)
 {
     int n_clicks = 0;
     if (strcmp(prompt, "box_fill") == 0)
@@ -125,7 +124,7 @@ static void write_line(FILE *out, const Result *first, const Result *end, const 
 {
     double best = best_of_row(first, end, prompt);
     fprintf(out, "<tr><th scope=\"row\">");
-    write_prompt(out, prompt);
+    report_prompt(out, prompt);
     fprintf(out, "</th>");
     for (const Result *r = first; r < end; r++) {
         if (!comparable(r->eval, first->eval)) continue;
