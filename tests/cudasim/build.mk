@@ -28,8 +28,9 @@ $(SIM)/tests/libretort_cudasim.so: $(BUILD)/libretort_cudasim.so
 	ln -sf ../../$(<F) $@
 
 SIM_TESTS = $(patsubst tests/cudasim/tests/%.c,$(SIM)/tests/%,$(wildcard tests/cudasim/tests/*.c))
+# All of the archive: the plug-in also calls what a test itself does not.
 $(SIM)/tests/%: $(BUILD)/tests/cudasim/tests/%.o $(OP_TEST_OBJ) $(BUILD)/libretort.a | $(SIM)/tests/libretort_cudasim.so $(BUILD)/retort
-	$(CC) $(EXTRA) $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS) -o $@
+	$(CC) $(EXTRA) $(filter %.o,$^) -Wl,--whole-archive $(filter %.a,$^) -Wl,--no-whole-archive -lcriterion $(LDLIBS) -o $@
 
 $(SIM)/tests/test_kat: $(addprefix $(BUILD)/tests/,kat.o kat_bench.o kat_decoder.o support.o)
 $(SIM)/tests/test_steps: $(addprefix $(BUILD)/tests/,program.o make_scenes.o support.o)
