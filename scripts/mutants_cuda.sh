@@ -61,6 +61,7 @@ judge() {
     else
         said=$(grep -a -m 1 -E '^\[----\] +[^ ].* ' <(grep -a -v -E 'Assertion Failed|Criterion|Running' "$dir/log"))
         echo "$name: killed: $(echo "${said#\[----\]}" | cut -c 1-150 | sed 's/^ *//')"
+        rm -rf "$dir" # 10 MB each; what was not found stays to be looked at
     fi
 }
 export -f judge build objects_of
