@@ -36,7 +36,8 @@ struct Recompute {
 
 /* ---- what both kinds share ---- */
 
-/* The forward node of `region` that makes `value`, which nothing else keeps; -1 if there is none. */
+/* The forward node of `region` that makes `value`, which nothing else keeps; -1 if there is none.
+ */
 static NodeId forward_producer(const Recompute *r, ValueId value, RegionId region)
 {
     if (value == VALUE_NONE || value >= r->n_values) return -1;
@@ -156,11 +157,10 @@ static bool *values_that_leave(const Recompute *r)
         if (node->backward || node->dead) continue;
         int segment = segment_of(r, node->label);
         for (int s = 0; s < node->n_src; s++) {
-            NodeId producer = graph->values[node->src[s]].producer;
-            if (node->src[s] == VALUE_NONE || producer < 0 ||
-                segment_of(r, graph->nodes[producer].label) == segment)
-                continue;
-            leaves[node->src[s]] = leaves[graph_base(graph, node->src[s])] = true;
+            ValueId src = node->src[s];
+            NodeId producer = src == VALUE_NONE ? -1 : graph->values[src].producer;
+            if (producer < 0 || segment_of(r, graph->nodes[producer].label) == segment) continue;
+            leaves[src] = leaves[graph_base(graph, src)] = true;
         }
     }
     return leaves;

@@ -58,6 +58,10 @@ static const OpCase cases[] = {
     CONV("2 groups", 1, 1, 2, NORMAL(1, 5, 5, 6), NORMAL(4, 3, 3, 3), NORMAL(4)),
     CONV("groups 3h, 1x1", 1, 0, 6, NORMAL(2, 4, 3, 24), NORMAL(24, 1, 1, 4)),
     CONV("many channels", 1, 1, 1, NORMAL(1, 6, 6, 40), NORMAL(33, 3, 3, 40)),
+    CONV("3x3, channels beyond a chain of sums", 1, 1, 1, NORMAL(2, 5, 7, 40),
+         NORMAL(48, 3, 3, 40), NORMAL(48)),
+    CONV("1x1, more pixels and outputs than a block", 1, 0, 1, NORMAL(1, 7, 9, 40),
+         NORMAL(544, 1, 1, 40), NORMAL(544)),
     CONV("wide map", 1, 1, 1, NORMAL(1, 3, 600, 3), NORMAL(4, 3, 3, 3)),
     CONV("wide depthwise", 1, 1, 70, NORMAL(1, 4, 33, 70), NORMAL(70, 3, 3, 1), NORMAL(70)),
 

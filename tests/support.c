@@ -10,6 +10,8 @@
 #include <criterion/criterion.h>
 
 #include "base/memory.h"
+#include "model/model.h"
+#include "train/weights.h"
 
 bool shared_path(const char *name, char *buffer, size_t buffer_bytes)
 {
@@ -50,4 +52,23 @@ void enlarge_weights(Store *store, float factor)
         cr_assert_eq(store_set(store, i, &host), OK, "%s", status_message());
         free(host.data);
     }
+}
+
+static void must(Status status) { cr_assert_eq(status, OK, "%s", status_message()); }
+
+void write_large_weights(const char *path_of_model, float factor, const char *path)
+{
+    Model *model = NULL;
+    Backend *backend = NULL;
+    must(model_load(path_of_model, &model));
+    must(backend_open("cpu", 1, &backend));
+    Store *store = store_create(backend);
+    must(model_declare(model, store));
+    must(store_allocate(store));
+    must(model_init(model, store, 3));
+    enlarge_weights(store, factor);
+    must(weights_save(&file_ops_system, store, path));
+    store_destroy(store);
+    backend_close(backend);
+    model_destroy(model);
 }

@@ -22,6 +22,9 @@ Status open_source(const char *root, bool masks, Source **out);
  * nearly one mask for all prompts; larger ones do not. */
 void enlarge_weights(Store *store, float factor);
 
+/* write_large_weights: a weights file for a model description: seed 3, enlarged. */
+void write_large_weights(const char *path_of_model, float factor, const char *path);
+
 /* SKIP_WITHOUT(path, name): skips the test, by name, where the sample data is missing. */
 #define SKIP_WITHOUT(name, buffer)                                               \
     do {                                                                         \

@@ -122,23 +122,6 @@ static void write_text(const char *path, const char *text)
     must(file_replace(&file_ops_system, path, text, strlen(text)));
 }
 
-static void make_weights(const char *path)
-{
-    Model *model = NULL;
-    Backend *backend = NULL;
-    must(model_load(MODEL, &model));
-    must(backend_open("cpu", 1, &backend));
-    Store *store = store_create(backend);
-    must(model_declare(model, store));
-    must(store_allocate(store));
-    must(model_init(model, store, 3));
-    enlarge_weights(store, 3);
-    must(weights_save(&file_ops_system, store, path));
-    store_destroy(store);
-    backend_close(backend);
-    model_destroy(model);
-}
-
 static void fixture_open(Fixture *f, const char *name, const char *image, const char *masks)
 {
     *f = (Fixture){0};
@@ -146,7 +129,7 @@ static void fixture_open(Fixture *f, const char *name, const char *image, const 
     snprintf(f->weights, sizeof f->weights, "%s/weights.safetensors", f->folder);
     snprintf(f->config, sizeof f->config, "%s/config.yaml", f->folder);
     write_text(f->config, "model: " MODEL "\nrun:\n  threads: 1\n");
-    make_weights(f->weights);
+    write_large_weights(MODEL, 3, f->weights);
     must(options_load(f->config, 0, NULL, &f->options));
     must(predictor_open(&f->options, f->weights, 5, &f->recipe, &f->predictor));
     must(annotations_read(masks, &f->annotations));

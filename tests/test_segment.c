@@ -103,23 +103,6 @@ static void write_image(const char *path)
     free(rgb);
 }
 
-static void write_weights(const char *path)
-{
-    Model *model = NULL;
-    Backend *backend = NULL;
-    must(model_load(MODEL, &model));
-    must(backend_open("cpu", 1, &backend));
-    Store *store = store_create(backend);
-    must(model_declare(model, store));
-    must(store_allocate(store));
-    must(model_init(model, store, 3));
-    enlarge_weights(store, 4);
-    must(weights_save(&file_ops_system, store, path));
-    store_destroy(store);
-    backend_close(backend);
-    model_destroy(model);
-}
-
 static void fixture_open(Fixture *f, const char *name)
 {
     *f = (Fixture){0};
@@ -128,7 +111,7 @@ static void fixture_open(Fixture *f, const char *name)
     snprintf(f->weights, sizeof f->weights, "%s/weights.safetensors", f->folder);
     snprintf(f->out, sizeof f->out, "%s/out", f->folder);
     write_image(f->image);
-    write_weights(f->weights);
+    write_large_weights(MODEL, 4, f->weights);
     char *words[] = {"--model=" MODEL, "--run.threads=1"};
     must(options_load(NULL, 2, words, &f->options));
     must(predictor_open(&f->options, f->weights, 1, &f->recipe, &f->predictor));

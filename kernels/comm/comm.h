@@ -5,9 +5,10 @@
  *
  * How it works. Rank 0 serves a small hub (wire.h) over which the ranks find each other. Gloo
  * moves the data between CPUs; between GPUs NCCL does (kernels/cuda/nccl.h), which finds its ranks
- * over Gloo and tells the watch here what it is at. Each rank has two threads: a worker that does the collectives in
- * the order in which they were started, so that they overlap with computation, and a watcher that
- * tells rank 0 once a second where its rank is, and hears whether the run is over.
+ * over Gloo and tells the watch here what it is at. Each rank has two threads: a worker that does
+ * the collectives in the order in which they were started, so that they overlap with computation,
+ * and a watcher that tells rank 0 once a second where its rank is, and hears whether the run is
+ * over.
  *
  * Invariants
  *  1. Every rank starts the same collectives in the same order. Before data moves, step, name and
@@ -39,10 +40,10 @@ Status comm_open(const Launch *launch, int64_t timeout_ms, Comm **out);
  *         be left alone until the process ends */
 bool comm_close(Comm *comm, Status status);
 
-int comm_rank(const Comm *comm);       /* 0 for NULL */
-int comm_size(const Comm *comm);       /* 1 for NULL */
-int comm_local_rank(const Comm *comm); /* among the ranks of this host: which GPU is ours */
-int comm_local_size(const Comm *comm); /* ranks on this host */
+int comm_rank(const Comm *comm);        /* 0 for NULL */
+int comm_size(const Comm *comm);        /* 1 for NULL */
+int comm_local_rank(const Comm *comm);  /* among the ranks of this host: which GPU is ours */
+int comm_local_size(const Comm *comm);  /* ranks on this host */
 const char *comm_map(const Comm *comm); /* one line per rank: rank, host, process; "" for NULL */
 
 /* ---- collectives; the names must be the same on all ranks ---- */
@@ -52,7 +53,8 @@ const char *comm_map(const Comm *comm); /* one line per rank: rank, host, proces
 void comm_all_reduce_start(Comm *comm, const char *name, float *data, int64_t n_elems);
 Status comm_all_reduce_wait(Comm *comm, const float *data);
 
-/* comm_broadcast: rank `root`'s bytes to all. comm_barrier: until all are here. errors  E_NETWORK */
+/* comm_broadcast: rank `root`'s bytes to all. comm_barrier: until all are here. errors  E_NETWORK
+ */
 Status comm_broadcast(Comm *comm, const char *name, void *data, size_t n_bytes, int root);
 Status comm_barrier(Comm *comm, const char *name);
 

@@ -21,8 +21,7 @@ typedef struct OnednnEngine OnednnEngine;
 Status onednn_engine_open(OnednnEngine **out);
 void onednn_engine_free(OnednnEngine *engine);
 
-/* Whether this machine has bf16 arithmetic (AVX512-BF16, AMX); elsewhere bf16 is computed in f32.
- */
+/* Whether this machine has bf16 arithmetic (AVX512-BF16); elsewhere bf16 is computed in f32. */
 bool onednn_has_bf16(void);
 
 /* DNNL_TRY: turns a failure of oneDNN into a Status that names the call, the step and oneDNN's

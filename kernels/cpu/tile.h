@@ -1,9 +1,11 @@
 /* Small dense products and copies on tiles that lie in the first two cache levels: the inner loops
- * of the attention kernels. All in f32, row-major, `ld` elements from row to row.
+ * of attention and convolution. All in f32, row-major, `ld` elements from row to row.
  *
- * Called by attention.c, relpos.c, linear_attention.c, and for its row access by resample.c.
+ * Called by attention.c, relpos.c, linear_attention.c and conv_tiles.c; for its vectors by
+ * conv_depthwise.c, and for its row access by resample.c.
  *
- * Widths that are multiples of TILE_LANES run at full speed, the others are right and slow. Nothing here allocates or starts threads.
+ * Widths that are multiples of TILE_LANES run at full speed, the others are right and slow. Nothing
+ * here allocates or starts threads.
  */
 #ifndef RETORT_KERNELS_CPU_TILE_H
 #define RETORT_KERNELS_CPU_TILE_H
