@@ -86,9 +86,8 @@ Test(teach, files_are_the_teacher_on_a_large_photo, .timeout = 300)
     char data[256], unused[192];
     SKIP_WITHOUT("data/sa1b/pairs", data);
     const char *root = make_place("teach_photo", unused);
-    program_succeed(TINY_TEACH " --data.root=%s --out=%s/embeddings --data.decode_margin=1", data,
-                    root);
-    check_losses(data, root, 1e-4, "--train.batch=1 --data.decode_margin=1");
+    program_succeed(TINY_TEACH " --data.root=%s --out=%s/embeddings", data, root);
+    check_losses(data, root, 1e-4, "--train.batch=1");
 }
 
 /* Of five images, three were done when it was killed in the fourth. */
@@ -176,7 +175,7 @@ Test(teach, embeddings_of_something_else_are_refused, .timeout = 300)
     expect_refused(program_run(teach, scenes, root, "--data.flip=0 --data.limit=3 --seed=7"),
                    "embeddings", "of another teacher");
     expect_refused(program_run(teach, scenes, root, "--data.flip=0 --data.decode_margin=0"),
-                   "embeddings", "data.decode_margin=2");
+                   "embeddings", "data.decode_margin=1");
     expect_refused(program_run(teach, scenes, root, ""), "embeddings", "1 of the two flips");
     expect_refused(program_run(teach, scenes, root, "--data.flip=0 --teach.dtype=bf16"),
                    "embeddings", "f16, plain, wanted bf16, plain");
@@ -194,8 +193,8 @@ Test(teach, embeddings_of_something_else_are_refused, .timeout = 300)
                                "--data.flip=0 --teacher.embeddings=build/tmp/nowhere", root, 4),
                    "build/tmp/nowhere", "No such file");
     expect_refused(program_run(distill, scenes, root,
-                               "--data.flip=0 --data.limit=3 --data.decode_margin=1", root, 5),
-                   "data.decode_margin=2", "wanted 'data.decode_margin=1");
+                               "--data.flip=0 --data.limit=3 --data.decode_margin=2", root, 5),
+                   "data.decode_margin=1", "wanted 'data.decode_margin=2");
 }
 
 /* A teacher that differs in one number of its description, in a file of its own. */
