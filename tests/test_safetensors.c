@@ -180,6 +180,7 @@ static const struct {
     {TENSOR("\"F32\"", "[1.0]", "[0,4]"), 4, "fraction"},
     {TENSOR("\"F32\"", "[1e0]", "[0,4]"), 4, "fraction"},
     {TENSOR("\"F32\"", "[9223372036854775808]", "[0,4]"), 4, "too large"},
+    {TENSOR("\"F32\"", "[18446744073709551617]", "[0,4]"), 4, "too large"}, /* 2^64 + 1 */
     {TENSOR("\"F32\"", "[4611686018427387904]", "[0,0]"), 0, "too large"},
     {TENSOR("\"F32\"", "[4294967296,4294967296]", "[0,0]"), 0, "too large"},
     {TENSOR("\"F32\"", "[4611686018427387904,1]", "[0,0]"), 0, "too large"},
@@ -228,6 +229,24 @@ Test(safetensors, refuses_wrong_lengths)
         cr_expect_eq(safetensors_open(path, &file), E_FORMAT, "length %llu",
                      (unsigned long long)lengths[i]);
     }
+}
+
+/* Blanks may end a header, and a page of them ends the file: a length that is believed leads the
+ * parser off the mapping. */
+Test(safetensors, refuses_a_header_longer_than_the_file)
+{
+    set_up("safetensors_blanks");
+    size_t n_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    uint64_t length = n_bytes - 8 + 1;
+    char *content = mem_alloc(n_bytes);
+    SafeTensors *file;
+    memset(content, ' ', n_bytes);
+    memcpy(content, &length, 8);
+    memcpy(content + 8, "{}", 2);
+    cr_assert_eq(file_replace(&file_ops_system, path, content, n_bytes), OK);
+    cr_expect_eq(safetensors_open(path, &file), E_FORMAT);
+    cr_expect_not_null(strstr(status_message(), "bytes in a file of"), "%s", status_message());
+    free(content);
 }
 
 Test(safetensors, says_what_cannot_be_opened)
