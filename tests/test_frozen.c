@@ -10,44 +10,26 @@
 #include <string.h>
 
 #include "base/memory.h"
-#include "tests/support.h"
-#include "train/step.h"
+#include "tests/toy.h"
 #include "train/weights.h"
 
 static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }
-
-static Model *load_model(const char *name)
-{
-    char path[256];
-    Model *model;
-    snprintf(path, sizeof path, "configs/models/%s.yaml", name);
-    must(model_load(path, &model));
-    return model;
-}
-
-static Step *build_encoder(const Model *model, Store *store, BnMode bn, DType precision)
-{
-    Step *step;
-    StepConfig config = {
-        .kind = STEP_ENCODE, .bn = bn, .precision = precision, .batch = 1, .micro_batch = 1};
-    must(step_build(&config, model, store, 0, &step));
-    graph_output(step->graph, step->embedding, "embedding");
-    must(step_finish(step));
-    return step;
-}
 
 /* ---- memory ---- */
 
 /* The whole peak of one image's encoder, weights included; nothing is allocated. */
 static double planned_gb(const char *name, DType precision)
 {
+    char path[256];
     Backend *backend;
+    Model *model;
     Plan *plan;
+    snprintf(path, sizeof path, "configs/models/%s.yaml", name);
     must(backend_open("cpu", 2, &backend));
-    Model *model = load_model(name);
+    must(model_load(path, &model));
     Store *store = store_create(backend);
     must(model_declare_frozen(model, precision, store));
-    Step *step = build_encoder(model, store, BN_FOLDED, precision);
+    Step *step = toy_encoder(model, store, BN_FOLDED, precision);
     must(plan_build(step->graph, backend, &plan));
     double gb = 1e-9 * (double)plan->memory.total;
     plan_destroy(plan);
@@ -71,36 +53,6 @@ Test(frozen, vit_h_in_bf16_needs_less_than_2_5_gb)
 }
 
 /* ---- files ---- */
-
-typedef struct Toy {
-    Backend *backend;
-    Model *model;
-    Store *full, *frozen;
-    char path[300], report[600];
-} Toy;
-
-static void toy_open(Toy *toy, const char *folder_name, DType low)
-{
-    char folder[256];
-    must(backend_open("cpu", 1, &toy->backend));
-    toy->model = load_model("efficientvit_sam_tiny");
-    toy->full = store_create(toy->backend);
-    toy->frozen = store_create(toy->backend);
-    must(model_declare(toy->model, toy->full));
-    must(model_declare_frozen(toy->model, low, toy->frozen));
-    must(store_allocate(toy->full));
-    must(store_allocate(toy->frozen));
-    test_folder(folder_name, folder, sizeof folder);
-    snprintf(toy->path, sizeof toy->path, "%s/w.safetensors", folder);
-}
-
-static void toy_close(Toy *toy)
-{
-    store_destroy(toy->full);
-    store_destroy(toy->frozen);
-    model_destroy(toy->model);
-    backend_close(toy->backend);
-}
 
 static Status toy_freeze(Toy *toy, int n_allow, const char *const *allow)
 {
@@ -134,7 +86,7 @@ Test(frozen, files_load_as_strictly_as_for_training)
 {
     Toy toy;
     char wanted[64];
-    toy_open(&toy, "frozen_strict", DT_F32);
+    toy_open(&toy, "cpu", "frozen_strict", DT_F32);
     must(model_init(toy.model, toy.full, 1));
     toy_write(&toy, NULL, false);
     must(toy_freeze(&toy, 0, NULL));
@@ -154,62 +106,18 @@ Test(frozen, files_load_as_strictly_as_for_training)
 
 /* ---- bf16 ---- */
 
-static float *encode(Toy *toy, Store *store, BnMode bn, DType precision, int64_t *n)
-{
-    Exec *exec;
-    Step *step = build_encoder(toy->model, store, bn, precision);
-    must(exec_create(step->graph, toy->backend, &exec));
-    Shape image = graph_value(step->graph, step->image)->shape;
-    float *pixels = mem_alloc((size_t)shape_elems(image) * sizeof *pixels);
-    for (int64_t i = 0; i < shape_elems(image); i++) pixels[i] = (float)sin(0.37 * (double)i);
-    must(exec_write(exec, step->image, pixels));
-    must(exec_run(exec));
-    *n = shape_elems(graph_value(step->graph, step->embedding)->shape);
-    float *embedding = mem_alloc((size_t)*n * sizeof *embedding);
-    must(exec_read_f32(exec, step->embedding, embedding));
-    free(pixels);
-    exec_destroy(exec);
-    step_destroy(step);
-    return embedding;
-}
-
-static double distance(const float *a, const float *b, int64_t n)
-{
-    double squares = 0;
-    for (int64_t i = 0; i < n; i++) squares += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
-    return sqrt(squares / (double)n);
-}
-
-/* Norms with statistics far from (0,1), so that folding has something to fold. */
-static void disturb_norms(Store *store)
-{
-    for (int i = 0; i < store->n_entries; i++) {
-        const StoreEntry *entry = &store->entries[i];
-        bool mean = strstr(entry->name, "running_mean"), var = strstr(entry->name, "running_var");
-        bool norm = strstr(entry->name, ".norm.weight") || strstr(entry->name, ".norm.bias");
-        if (!mean && !var && !norm) continue;
-        int64_t n = shape_elems(entry->shape);
-        float *values = mem_alloc((size_t)n * sizeof *values);
-        for (int64_t c = 0; c < n; c++)
-            values[c] = (float)((var ? 1.5 : mean ? 0 : 0.8) + 0.7 * sin(1.3 * (double)(c + i)));
-        must(store_set(store, i, &(Tensor){DT_F32, entry->shape, values}));
-        free(values);
-    }
-}
-
 Test(frozen, bf16_is_as_near_to_f32_as_unfolded_bf16)
 {
     Toy toy;
     int64_t n;
-    toy_open(&toy, "frozen_bf16", DT_BF16);
-    must(model_init(toy.model, toy.full, 1));
-    disturb_norms(toy.full);
+    toy_open(&toy, "cpu", "frozen_bf16", DT_BF16);
+    toy_init(&toy);
     toy_write(&toy, NULL, false);
     must(toy_freeze(&toy, 0, NULL));
-    float *exact = encode(&toy, toy.full, BN_EVAL, DT_F32, &n);
-    float *unfolded = encode(&toy, toy.full, BN_EVAL, DT_BF16, &n);
-    float *frozen = encode(&toy, toy.frozen, BN_FOLDED, DT_BF16, &n);
-    double off = distance(frozen, exact, n), off_unfolded = distance(unfolded, exact, n);
+    float *exact = toy_encode(&toy, toy.full, BN_EVAL, DT_F32, &n);
+    float *unfolded = toy_encode(&toy, toy.full, BN_EVAL, DT_BF16, &n);
+    float *frozen = toy_encode(&toy, toy.frozen, BN_FOLDED, DT_BF16, &n);
+    double off = toy_distance(frozen, exact, n), off_unfolded = toy_distance(unfolded, exact, n);
     cr_expect_gt(off, 1e-4); /* it is bf16 indeed */
     cr_expect_lt(off, 1.25 * off_unfolded, "%g, unfolded %g", off, off_unfolded);
     free(exact);

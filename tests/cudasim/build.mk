@@ -33,6 +33,7 @@ $(SIM)/tests/%: $(BUILD)/tests/cudasim/tests/%.o $(OP_TEST_OBJ) $(BUILD)/libreto
 	$(CC) $(EXTRA) $(filter %.o,$^) -Wl,--whole-archive $(filter %.a,$^) -Wl,--no-whole-archive -lcriterion $(LDLIBS) -o $@
 
 $(SIM)/tests/test_kat: $(addprefix $(BUILD)/tests/,kat.o kat_bench.o kat_decoder.o support.o)
+$(SIM)/tests/test_frozen: $(addprefix $(BUILD)/tests/,toy.o support.o)
 $(SIM)/tests/test_steps: $(addprefix $(BUILD)/tests/,program.o make_scenes.o support.o)
 # The simulator's own tests have it linked in, with small kernels, right and wrong.
 $(SIM)/faults.o: tests/cudasim/faults/faults.cu tests/cudasim/device.h | cuda-toolkit
