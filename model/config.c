@@ -181,7 +181,9 @@ static Status read_prompt_encoder(Yaml *map, PromptEncoderConfig *out)
     if (out->mask_channels % 4 != 0)
         return status_fail(E_CONFIG, "%s:%d: mask_channels: %lld is no multiple of 4", map->path,
                            map->line, (long long)out->mask_channels);
-    return OK;
+    out->position_scale = 1; /* of every published model */
+    if (!yaml_get(map, "position_scale")) return OK;
+    return yaml_double(map, "position_scale", 1e-3, 1e3, &out->position_scale);
 }
 
 static Status read_mask_decoder(Yaml *map, const Model *model, MaskDecoderConfig *out)

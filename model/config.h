@@ -70,6 +70,7 @@ typedef struct VitConfig {
 typedef struct PromptEncoderConfig {
     Activation act;
     int64_t mask_channels; /* of mask_downscaling in front of its last convolution */
+    double position_scale; /* deviation of the frequencies of positions, periods per half side */
 } PromptEncoderConfig;
 
 typedef struct MaskDecoderConfig {

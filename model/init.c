@@ -15,7 +15,7 @@
 
 #include "base/memory.h"
 #include "base/rng.h"
-#include "model/model.h"
+#include "model/config.h"
 
 static bool ends_with(const char *name, const char *end)
 {
@@ -35,11 +35,15 @@ static bool is_last_norm_of_branch(const char *name)
     return false;
 }
 
-static bool is_embedding(const StoreEntry *entry)
+/* Of an entry that is drawn from a normal distribution; 0: it is not. */
+static double deviation_of(const Model *model, const StoreEntry *entry)
 {
-    return entry->shape.rank == 2 && (strncmp(entry->name, "prompt_encoder.", 15) == 0 ||
-                                      ends_with(entry->name, "iou_token.weight") ||
-                                      ends_with(entry->name, "mask_tokens.weight"));
+    if (entry->shape.rank != 2) return 0;
+    if (ends_with(entry->name, ".positional_encoding_gaussian_matrix"))
+        return model->prompt_encoder.position_scale;
+    return strncmp(entry->name, "prompt_encoder.", 15) == 0 ||
+           ends_with(entry->name, "iou_token.weight") ||
+           ends_with(entry->name, "mask_tokens.weight");
 }
 
 /* Constant entries: false if the entry is drawn. */
@@ -55,27 +59,28 @@ static bool constant_of(const StoreEntry *entry, float *out)
     return true;
 }
 
-static void fill(const StoreEntry *entry, uint64_t seed, float *data, int64_t n)
+static void fill(const ModelInit *init, const StoreEntry *entry, float *data, int64_t n)
 {
     float constant;
     if (constant_of(entry, &constant)) {
         for (int64_t i = 0; i < n; i++) data[i] = constant;
         return;
     }
-    RngKey key = {.seed = seed, .purpose = RNG_INIT, .sample = rng_name_hash(entry->name)};
+    RngKey key = {
+        .seed = init->seed, .purpose = RNG_INIT, .sample = rng_name_hash(entry->name)};
     double bound = sqrt((double)entry->shape.dim[0] /
                         (double)n); /* fan-in: all dims but the first */
-    bool embedding = is_embedding(entry);
+    double deviation = deviation_of(init->model, entry);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++)
-        data[i] = (float)(embedding ? rng_normal(key, (uint64_t)i)
-                                    : bound * (2 * rng_uniform(key, (uint64_t)i) - 1));
+        data[i] = (float)(deviation > 0 ? deviation * rng_normal(key, (uint64_t)i)
+                                        : bound * (2 * rng_uniform(key, (uint64_t)i) - 1));
 }
 
-Status model_initial(void *seed, const StoreEntry *entry, Tensor *host)
+Status model_initial(void *init, const StoreEntry *entry, Tensor *host)
 {
     if (entry->dtype == DT_F32)
-        fill(entry, *(const uint64_t *)seed, host->data, shape_elems(entry->shape));
+        fill(init, entry, host->data, shape_elems(entry->shape));
     else /* num_batches_tracked */
         memset(host->data, 0, tensor_bytes(host));
     return OK;
@@ -83,13 +88,13 @@ Status model_initial(void *seed, const StoreEntry *entry, Tensor *host)
 
 Status model_init(const Model *model, Store *store, uint64_t seed)
 {
-    (void)model; /* names say all */
+    ModelInit init = {.model = model, .seed = seed};
     for (int i = 0; i < store->n_entries; i++) {
         const StoreEntry *entry = &store->entries[i];
         if (entry->kind != STORE_PARAMETER && entry->kind != STORE_BUFFER) continue;
         Tensor host = {.dtype = entry->dtype, .shape = entry->shape};
         host.data = mem_alloc(tensor_bytes(&host));
-        Status status = model_initial(&seed, entry, &host);
+        Status status = model_initial(&init, entry, &host);
         if (status == OK) status = store_set(store, i, &host);
         free(host.data);
         TRY(status);

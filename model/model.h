@@ -55,8 +55,8 @@ typedef struct BuildContext {
 Status model_declare(const Model *model, Store *store);
 
 /* model_init: initial weights, a function of (seed, name), for a store that is allocated: weights
- * uniform within 1/sqrt(fan-in), embeddings and the positional matrix normal with deviation 1,
- * norms 1, the last norm of a residual branch 0, positions and biases 0.
+ * uniform within 1/sqrt(fan-in), embeddings normal with deviation 1 and the positional matrix with
+ * the config's, norms 1, the last norm of a residual branch 0, positions and biases 0.
  */
 Status model_init(const Model *model, Store *store, uint64_t seed);
 
@@ -77,9 +77,12 @@ typedef Status (*EntrySource)(void *context, const StoreEntry *entry, Tensor *ho
  * in host memory at a time. errors  those of the source */
 Status model_freeze(const Model *model, EntrySource source, void *context, Store *frozen);
 
-/* model_initial: the source of initial weights (see model_init); its context is the seed, a
- * uint64_t. */
-Status model_initial(void *seed, const StoreEntry *entry, Tensor *host);
+/* model_initial: the source of initial weights (see model_init); its context is a ModelInit. */
+typedef struct ModelInit {
+    const Model *model;
+    uint64_t seed;
+} ModelInit;
+Status model_initial(void *init, const StoreEntry *entry, Tensor *host);
 
 /* build_image_encoder: image (N,S,S,3) normalised -> embedding (N,grid,grid,embed_dim). */
 ValueId build_image_encoder(BuildContext *context, const Model *model, ValueId image);

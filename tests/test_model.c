@@ -329,7 +329,7 @@ Test(model, initial_weights)
         {"image_encoder.norm.weight", 1, 0},
         {"image_encoder.neck.middle.op_list.0.main.point_conv.norm.running_var", 1, 0},
         {"image_encoder.neck.middle.op_list.0.main.point_conv.norm.running_mean", 0, 0},
-        {"prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", 0, 1},
+        {"prompt_encoder.pe_layer.positional_encoding_gaussian_matrix", 0, 0.5},
         {"prompt_encoder.point_embeddings.3.weight", 0, 1},
         {"mask_decoder.mask_tokens.weight", 0, 1},
         {"mask_decoder.transformer.layers.0.mlp.lin1.weight", 0, 0.05103}, /* 1/sqrt(3*128) */

@@ -158,8 +158,8 @@ static Status make_weights(Bench *bench)
     TRY(recipe_load_weights(&bench->recipe, &bench->options));
     if (!bench->step->config.teacher) return OK;
     TRY(store_allocate(bench->recipe.teacher_store));
-    return model_freeze(bench->recipe.teacher, model_initial, &(uint64_t){2},
-                        bench->recipe.teacher_store);
+    ModelInit init = {.model = bench->recipe.teacher, .seed = 2};
+    return model_freeze(init.model, model_initial, &init, bench->recipe.teacher_store);
 }
 
 static Status feed(Bench *bench)

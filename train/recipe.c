@@ -273,9 +273,9 @@ int32_t recipe_mode(const Options *o, int64_t step)
 
 static Status init(const Recipe *recipe, const Options *o)
 {
-    uint64_t seed = (uint64_t)o->seed;
-    if (recipe->frozen) return model_freeze(recipe->model, model_initial, &seed, recipe->store);
-    return model_init(recipe->model, recipe->store, seed);
+    ModelInit init = {.model = recipe->model, .seed = (uint64_t)o->seed};
+    if (recipe->frozen) return model_freeze(recipe->model, model_initial, &init, recipe->store);
+    return model_init(recipe->model, recipe->store, init.seed);
 }
 
 static void announce_init(const Model *model, uint64_t seed)
@@ -323,5 +323,6 @@ Status recipe_load_teacher(const Recipe *recipe, const Options *o)
     if (strcmp(o->teacher_weights, "random") != 0)
         return freeze_file(recipe->teacher, recipe->teacher_store, o->teacher_weights, o, seed);
     announce_init(recipe->teacher, seed);
-    return model_freeze(recipe->teacher, model_initial, &seed, recipe->teacher_store);
+    ModelInit init = {.model = recipe->teacher, .seed = seed};
+    return model_freeze(recipe->teacher, model_initial, &init, recipe->teacher_store);
 }

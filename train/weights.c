@@ -33,7 +33,7 @@ typedef struct Loading {
     WeightsFile *file;
     int n_allow;
     const char *const *allow;
-    uint64_t seed; /* of what a frozen store gets for entries that may be missing */
+    ModelInit init; /* what a frozen store gets for entries that may be missing */
     int matched, missing, unexpected;
 } Loading;
 
@@ -120,7 +120,7 @@ static Status entry_of_file(void *context, const StoreEntry *entry, Tensor *host
     Loading *l = context;
     const Tensor *tensor;
     TRY(find_tensor(l, entry, &tensor));
-    if (!tensor) return model_initial(&l->seed, entry, host);
+    if (!tensor) return model_initial(&l->init, entry, host);
     tensor_convert(host->data, host->dtype, tensor->data, tensor->dtype, shape_elems(host->shape));
     return OK;
 }
@@ -128,7 +128,7 @@ static Status entry_of_file(void *context, const StoreEntry *entry, Tensor *host
 Status weights_freeze(const Model *model, Store *frozen, const char *path, int n_allow,
                       const char *const *allow, uint64_t seed, char *report, size_t report_bytes)
 {
-    Loading l = {.n_allow = n_allow, .allow = allow, .seed = seed};
+    Loading l = {.n_allow = n_allow, .allow = allow, .init = {model, seed}};
     Store *full = store_create(frozen->backend); /* only declared: what the file must hold */
     Status status = model_declare(model, full);
     if (status == OK) status = start_loading(&l, full, path);
