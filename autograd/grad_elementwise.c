@@ -58,3 +58,10 @@ void grad_accum(GradCall *call)
 {
     call->dsrc[0] = call->ddst[0]; /* every iteration's term enters the sum once */
 }
+
+/* Each rank's row is read by all: the losses of all are summed over. */
+void grad_rank_gather(GradCall *call)
+{
+    call->dsrc[0] = graph_op(call->graph, OP_RANK_SCATTER,
+                             (OpAttr){.rank_scatter = call->attr->rank_gather}, SRC(call->ddst[0]));
+}

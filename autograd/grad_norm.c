@@ -15,15 +15,31 @@ void grad_batchnorm(GradCall *call)
     grad_take(call, first, 3);
 }
 
+/* Running statistics are not asked for; those of the ranks are, and follow from the other sums. */
 void grad_batchnorm_frozen(GradCall *call)
 {
-    grad_refuse(call, 3, "a running mean");
-    grad_refuse(call, 4, "a running variance");
     OpAttr attr = {.batchnorm_frozen_grad = call->attr->batchnorm_frozen};
     ValueId first = graph_op(
         call->graph, OP_BATCHNORM_FROZEN_GRAD, attr,
         SRC(call->src[0], call->src[1], call->src[2], call->src[3], call->src[4], call->ddst[0]));
     grad_take(call, first, 3);
+    if (!call->need[3] && !call->need[4]) return;
+    attr = (OpAttr){.batchnorm_moments_grad = call->attr->batchnorm_frozen};
+    call->dsrc[3] = graph_op(call->graph, OP_BATCHNORM_MOMENTS_GRAD, attr,
+                             SRC(call->src[1], call->src[4], call->dsrc[1], call->dsrc[2]));
+    call->dsrc[4] = graph_dst(call->graph, call->dsrc[3], 1);
+}
+
+void grad_bn_moments(GradCall *call)
+{
+    call->dsrc[0] = graph_op(call->graph, OP_BN_MOMENTS_GRAD, NO_ATTR,
+                             SRC(call->src[0], call->dst[0], call->ddst[0]));
+}
+
+void grad_bn_merge(GradCall *call)
+{
+    call->dsrc[0] = graph_op(call->graph, OP_BN_MERGE_GRAD, NO_ATTR,
+                             SRC(call->src[0], call->dst[0], call->ddst[0]));
 }
 
 void grad_layernorm(GradCall *call)

@@ -173,7 +173,8 @@ static NodeId recomputable(const Recompute *r, ValueId value, RegionId region, i
     NodeId id = forward_producer(r, value, region);
     if (id < 0 || r->leaves[value]) return -1;
     const Node *node = &r->graph->nodes[id];
-    if (node->op == OP_FILL || (node->op == OP_BATCHNORM && value != node->dst[0])) return -1;
+    if (node->op == OP_FILL || op_info(node->op)->flags & OP_FLAG_KEEP) return -1;
+    if (node->op == OP_BATCHNORM && value != node->dst[0]) return -1;
     *segment = segment_of(r, node->label);
     return *segment >= 0 ? id : -1;
 }

@@ -147,6 +147,28 @@ Status shape_all_reduce_wait(ShapeCall *call)
     return OK;
 }
 
+Status shape_rank_gather(ShapeCall *call)
+{
+    Shape src = shape_of(call, 0), *dst = &call->dst[0].shape;
+    int64_t n_ranks = call->attr->rank_gather.n_ranks;
+    TRY(shape_want_positive(call, "ranks", n_ranks));
+    if (src.rank == SHAPE_MAX_RANK)
+        return shape_fail(call, "src has %d axes, wanted one less", src.rank);
+    *dst = (Shape){.rank = src.rank + 1, .dim = {n_ranks}};
+    for (int i = 0; i < src.rank; i++) dst->dim[i + 1] = src.dim[i];
+    return OK;
+}
+
+Status shape_rank_scatter(ShapeCall *call)
+{
+    Shape src = shape_of(call, 0), *dst = &call->dst[0].shape;
+    TRY(shape_want_axis(call, 0, 0));
+    TRY(shape_want_equal(call, "ranks", src.dim[0], call->attr->rank_scatter.n_ranks));
+    *dst = (Shape){.rank = src.rank - 1};
+    for (int i = 0; i < dst->rank; i++) dst->dim[i] = src.dim[i + 1];
+    return OK;
+}
+
 Status shape_accum(ShapeCall *call)
 {
     (void)call; /* the caller compares the accumulator, which is no source */

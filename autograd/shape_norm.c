@@ -62,6 +62,52 @@ Status shape_batchnorm_frozen_grad(ShapeCall *call)
     return OK;
 }
 
+Status shape_batchnorm_moments_grad(ShapeCall *call)
+{
+    static const char *const names[] = {"weight", "var", "dweight", "dbias"};
+    TRY(want_norm_attr(call, call->attr->batchnorm_moments_grad));
+    TRY(shape_want_rank(call, 0, names[0], 1));
+    for (int i = 1; i < 4; i++) TRY(shape_want(call, i, names[i], shape_of(call, 0)));
+    call->dst[0].shape = call->dst[1].shape = shape_of(call, 0);
+    return OK;
+}
+
+/* ---- its statistics ---- */
+
+Status shape_bn_moments(ShapeCall *call)
+{
+    TRY(shape_want_rank(call, 0, "src", 4));
+    call->dst[0].shape = SHAPE(2, shape_of(call, 0).dim[3]);
+    return OK;
+}
+
+Status shape_bn_moments_grad(ShapeCall *call)
+{
+    TRY(shape_want_rank(call, 0, "src", 4));
+    TRY(shape_want(call, 1, "moments", SHAPE(2, shape_of(call, 0).dim[3])));
+    TRY(shape_want(call, 2, "dmoments", shape_of(call, 1)));
+    call->dst[0].shape = shape_of(call, 0);
+    return OK;
+}
+
+Status shape_bn_merge(ShapeCall *call)
+{
+    TRY(shape_want_rank(call, 0, "moments", 3));
+    TRY(shape_want_positive(call, "maps", shape_of(call, 0).dim[0]));
+    TRY(shape_want_equal(call, "rows of moments", shape_of(call, 0).dim[1], 2));
+    call->dst[0].shape = SHAPE(2, shape_of(call, 0).dim[2]);
+    return OK;
+}
+
+Status shape_bn_merge_grad(ShapeCall *call)
+{
+    TRY(shape_bn_merge(call));
+    TRY(shape_want(call, 1, "dst", call->dst[0].shape));
+    TRY(shape_want(call, 2, "ddst", call->dst[0].shape));
+    call->dst[0].shape = shape_of(call, 0);
+    return OK;
+}
+
 Status shape_bn_update(ShapeCall *call)
 {
     BnUpdateAttr attr = call->attr->bn_update;

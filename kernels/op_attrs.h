@@ -31,6 +31,7 @@ typedef struct ConvGradAttr { ConvAttr conv; Shape shape; } ConvGradAttr; /* sha
 typedef struct BlockAttr { int64_t block; } BlockAttr;               /* px */
 typedef struct NormAttr { double eps; Activation act; } NormAttr;
 typedef struct BnUpdateAttr { double momentum; int64_t n_values; } BnUpdateAttr; /* N*H*W of one statistic */
+typedef struct RanksAttr { int64_t n_ranks; } RanksAttr;
 typedef struct AttentionAttr { int64_t heads; double scale; int64_t n_free_keys; } AttentionAttr;
 typedef struct HeadsAttr { int64_t heads; } HeadsAttr;
 typedef struct WindowAttr { int64_t window, height, width; } WindowAttr; /* tokens; height, width unpadded */

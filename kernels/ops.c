@@ -7,6 +7,7 @@
 #define VIEW OP_FLAG_VIEW
 #define STOP OP_FLAG_STOP
 #define REPEAT OP_FLAG_REPEAT
+#define KEEP OP_FLAG_KEEP
 
 static const OpInfo infos[OP_COUNT] = {
     [OP_NONE] = {"none", ">", "", false, 0, 0},

@@ -31,7 +31,8 @@ typedef enum OpFlags {
     OP_FLAG_INPLACE = 1,
     OP_FLAG_VIEW = 2,
     OP_FLAG_STOP = 4,
-    OP_FLAG_REPEAT = 8
+    OP_FLAG_REPEAT = 8,
+    OP_FLAG_KEEP = 16
 } OpFlags;
 
 typedef struct OpInfo {

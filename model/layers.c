@@ -94,15 +94,58 @@ ValueId layer_linear(BuildContext *context, const char *name, ValueId src, int64
 
 /* ---- norms and activations ---- */
 
-static void record_statistics(BuildContext *context, ValueId normed, BnRecord record, Shape src)
+static void record_statistics(BuildContext *context, BnRecord record, Shape src)
 {
     if (context->graph->status != OK) return;
-    record.mean = graph_dst(context->graph, normed, 1);
-    record.var = graph_dst(context->graph, normed, 2);
     record.n_values = src.dim[0] * src.dim[1] * src.dim[2];
+    if (context->bn == BN_SYNC) record.n_values *= context->n_ranks;
     context->bn_records = mem_grow(context->bn_records, &context->bn_capacity,
                                    context->n_bn_records + 1, sizeof record);
     context->bn_records[context->n_bn_records++] = record;
+}
+
+/* Row `index` of (2,C) moments. */
+static ValueId moment(Graph *graph, ValueId moments, int64_t index, Shape channels)
+{
+    OpAttr row = ATTR(slice, .axis = 0, .start = index, .length = 1);
+    return graph_reshape(graph, graph_op(graph, OP_SLICE, row, SRC(moments)), channels);
+}
+
+/* Mean and variance of all ranks' src. Each gathers the moments of all and merges them: one exchange,
+ * and no cancellation, as sums of squares would have it.
+ * source  torch.nn.SyncBatchNorm */
+static void moments_of_ranks(BuildContext *context, ValueId src, BnRecord *record)
+{
+    Graph *graph = context->graph;
+    Shape channels = SHAPE(layer_channels(context, src));
+    ValueId own = graph_op(graph, OP_BN_MOMENTS, NO_ATTR, SRC(src));
+    ValueId all = graph_op(graph, OP_RANK_GATHER,
+                           ATTR(rank_gather, .n_ranks = context->n_ranks), SRC(own));
+    ValueId merged = graph_op(graph, OP_BN_MERGE, NO_ATTR, SRC(all));
+    record->mean = moment(graph, merged, 0, channels);
+    record->var = moment(graph, merged, 1, channels);
+}
+
+/* The norm as context->bn says; what it leaves for the running statistics is in `record`. */
+static ValueId normalise(BuildContext *context, ValueId src, ValueId weight, ValueId bias, double eps,
+                         BnRecord *record)
+{
+    Graph *graph = context->graph;
+    if (context->bn == BN_TRAIN) {
+        ValueId dst = graph_op(graph, OP_BATCHNORM, ATTR(batchnorm, .eps = eps),
+                               SRC(src, weight, bias));
+        record->mean = graph_dst(graph, dst, 1);
+        record->var = graph_dst(graph, dst, 2);
+        return dst;
+    }
+    if (context->bn == BN_SYNC) {
+        moments_of_ranks(context, src, record);
+    } else {
+        record->mean = graph_store_value(graph, context->store, record->running_mean);
+        record->var = graph_store_value(graph, context->store, record->running_var);
+    }
+    return graph_op(graph, OP_BATCHNORM_FROZEN, ATTR(batchnorm_frozen, .eps = eps),
+                    SRC(src, weight, bias, record->mean, record->var));
 }
 
 ValueId layer_batchnorm(BuildContext *context, const char *name, ValueId src, double eps,
@@ -121,16 +164,8 @@ ValueId layer_batchnorm(BuildContext *context, const char *name, ValueId src, do
                                    channels);
     record.tracked = ask_entry(context, "num_batches_tracked", STORE_BUFFER, LAYOUT_PLAIN, DT_I64,
                                SHAPE_SCALAR);
-    ValueId dst;
-    if (context->bn == BN_TRAIN) {
-        dst = graph_op(graph, OP_BATCHNORM, ATTR(batchnorm, .eps = eps), SRC(src, weight, bias));
-        record_statistics(context, dst, record, layer_shape(context, src));
-    } else {
-        ValueId mean = graph_store_value(graph, context->store, record.running_mean);
-        ValueId var = graph_store_value(graph, context->store, record.running_var);
-        dst = graph_op(graph, OP_BATCHNORM_FROZEN, ATTR(batchnorm_frozen, .eps = eps),
-                       SRC(src, weight, bias, mean, var));
-    }
+    ValueId dst = normalise(context, src, weight, bias, eps, &record);
+    if (context->bn != BN_EVAL) record_statistics(context, record, layer_shape(context, src));
     graph_label_pop(graph, mark);
     return dst;
 }

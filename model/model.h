@@ -27,15 +27,16 @@ int64_t model_grid(const Model *model);       /* side of the embedding, cells (6
 int64_t model_embed_dim(const Model *model);  /* channels of the embedding (256) */
 int64_t model_lowres(const Model *model);     /* side of the mask logits: 4 * grid (256) */
 
-/* How the batch norms of a graph behave: with running statistics, with those of the batch, or not
- * at all, because the store is a frozen one that has them in its convolutions
- * (model_declare_frozen). */
-typedef enum BnMode { BN_EVAL, BN_TRAIN, BN_FOLDED } BnMode;
+/* How the batch norms of a graph behave: with running statistics, with those of the micro-batch, with
+ * those of the micro-batches of all ranks, or not at all, because the store is a frozen one that has
+ * them in its convolutions (model_declare_frozen). */
+typedef enum BnMode { BN_EVAL, BN_TRAIN, BN_SYNC, BN_FOLDED } BnMode;
 
-/* Batch statistics of one norm, met while building in BN_TRAIN, and the entries they go into. */
+/* Batch statistics of one norm, met while building in BN_TRAIN or BN_SYNC, and the entries they go
+ * into. */
 typedef struct BnRecord {
     ValueId mean, var;                      /* (C) of a micro-batch */
-    int64_t n_values;                       /* N*H*W of a micro-batch */
+    int64_t n_values;                       /* that they are of */
     int running_mean, running_var, tracked; /* entries of the store */
     double momentum;
 } BnRecord;
@@ -45,6 +46,7 @@ typedef struct BuildContext {
     Graph *graph;
     Store *store;
     BnMode bn;
+    int64_t n_ranks;      /* BN_SYNC: that share statistics */
     DType low;            /* BN_FOLDED: that of the frozen store */
     BnRecord *bn_records; /* for build_bn_updates; freed by the caller */
     int n_bn_records, bn_capacity;
@@ -104,8 +106,8 @@ typedef struct DecoderOutputs {
 DecoderOutputs build_decoder(BuildContext *context, const Model *model, ValueId embedding,
                              PromptInputs prompts);
 
-/* build_bn_updates: running statistics from the batch statistics recorded in BN_TRAIN, predicated
- * on ok (1); call once, after the micro-batch region is closed. */
+/* build_bn_updates: running statistics from the batch statistics recorded while building,
+ * predicated on ok (1); call once, after the micro-batch region is closed. */
 void build_bn_updates(BuildContext *context, ValueId ok);
 
 /* model_gate: which count of a step must be positive for the parameter to take part. */

@@ -7,7 +7,9 @@
 #   partial sums that one process adds over N micro-batches, in another order; so what rounding makes of ten steps is
 #   measured on one process, with micro-batches of 4, 2 and 1: the spread is the largest difference of the three
 #   losses up to a step, at least the last place of a float. Four times, because three runs are few to see the largest
-#   of.
+#   of. With synchronised batch norms micro-batches would be another computation: there the three orders are those of
+#   1, 2 and 4 threads, each of which sums a part of the images, as a rank does. And without the exchange, each rank
+#   with norms of its own, the losses must be found to differ;
 # - eval's result file the same to the byte;
 # - after a kill all other ranks gone within 60 s, with another exit code than 0 and a line that names rank, step and
 #   op. Exits non-zero otherwise.
@@ -62,16 +64,27 @@ finish() { # waits for all ranks; fails if one did
 
 losses() { grep -o '"loss":[-0-9.e]*' "$1/log.jsonl" | cut -d : -f 2; }
 
-# compare FOLDER: its ten losses with those of $place/one, step by step, within $place/spread.
-compare() {
-    paste <(losses "$1") <(losses "$place/one") "$place/spread" |
+# same FOLDER ONE: its ten losses are those of ONE, step by step, within ONE.spread.
+same() {
+    paste <(losses "$1") <(losses "$2") "$2.spread" |
         awk -v name="$(basename "$1")" '
             { off = ($1 - $2) / $2; if (off < 0) off = -off
               if (off > most) most = off
               if (off > (NR == 1 ? 1e-6 : 4 * $3)) { print name ": step " NR ": loss " $1 ", wanted " $2; bad = 1 } }
             END { if (NR != 10) { print name ": " NR " steps, wanted 10"; bad = 1 }
-                  printf "%s: off by at most %.1e\n", name, most; exit bad }' ||
-        fail "the losses differ"
+                  printf "%s: off by at most %.1e\n", name, most; exit bad }'
+}
+compare() { same "$1" "$place/one" || fail "the losses differ"; }
+
+# measure ONE FOLDER FOLDER: what rounding makes of the same run in three orders, up to each step, in ONE.spread.
+measure() {
+    paste <(losses "$1") <(losses "$2") <(losses "$3") | awk '
+        BEGIN { most = 2 ^ -23 }
+        { low = high = $1
+          for (i = 2; i <= 3; i++) { if ($i < low) low = $i; if ($i > high) high = $i }
+          if ((high - low) / $1 > most) most = (high - low) / $1
+          print most }' >"$1.spread"
+    echo "$(basename "$1"): one process, sums in three orders: losses apart by $(xargs <"$1.spread")"
 }
 
 start alone 1 "$place/one" --train.steps=10 --run.save_every=4
@@ -80,13 +93,7 @@ for micro in 2 1; do
     start alone 1 "$place/micro$micro" --train.steps=10 --train.micro_batch=$micro
     finish "$place/micro$micro"
 done
-paste <(losses "$place/one") <(losses "$place/micro2") <(losses "$place/micro1") | awk '
-    BEGIN { most = 2 ^ -23 }
-    { low = high = $1
-      for (i = 2; i <= 3; i++) { if ($i < low) low = $i; if ($i > high) high = $i }
-      if ((high - low) / $1 > most) most = (high - low) / $1
-      print most }' >"$place/spread"
-echo "one process, sums in three orders: losses apart by $(xargs <"$place/spread")"
+measure "$place/one" "$place/micro2" "$place/micro1"
 for launcher in torchrun mpirun srun; do
     for n in 2 4; do
         start $launcher $n "$place/$launcher$n" --train.steps=10
@@ -94,6 +101,20 @@ for launcher in torchrun mpirun srun; do
         compare "$place/$launcher$n"
     done
 done
+
+for threads in 1 2 4; do
+    start alone 1 "$place/sync$threads" --train.steps=10 --optim.bn=sync --run.threads=$threads
+    finish "$place/sync$threads"
+done
+measure "$place/sync1" "$place/sync2" "$place/sync4"
+for n in 2 4; do
+    start torchrun $n "$place/synced$n" --train.steps=10 --optim.bn=sync
+    finish "$place/synced$n"
+    same "$place/synced$n" "$place/sync1" || fail "the losses differ"
+done
+start torchrun 2 "$place/unsynced" --train.steps=10 --optim.bn=train
+finish "$place/unsynced"
+if same "$place/unsynced" "$place/sync1" >/dev/null; then fail "norms of each rank give the losses of all ranks' norms"; fi
 
 # judge N: eval of the run's weights on N ranks, its result in $place/eval.N.json.
 judge() {

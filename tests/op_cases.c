@@ -42,7 +42,6 @@ bool op_case_trains(const OpCase *op_case, int src)
 {
     if (!dtype_is_float(op_case->src[src].dtype)) return false;
     switch (op_case->op) {
-    case OP_BATCHNORM_FROZEN: return src < 3;
     case OP_POINT_EMBED: return src >= 3;
     case OP_FOCAL_DICE:
     case OP_BCE_DICE_POINTS:

@@ -107,6 +107,8 @@ static const OpCase cases[] = {
     FILLED("zero", 0, NORMAL(3, 5)),
     FILLED("value", 1.5, NORMAL(20011)),
     FILLED("size 1", 1, NORMAL(1)),
+    {.op = OP_RANK_GATHER, .name = "of one rank", .attr.rank_gather = {1}, .src = {NORMAL(2, 1031)}},
+    {.op = OP_RANK_GATHER, .name = "of one rank, size 1", .attr.rank_gather = {1}, .src = {NORMAL(1)}},
     IN_PLACE(OP_ALL_REDUCE, "of one rank", NORMAL(3, 1031)),
     IN_PLACE(OP_ALL_REDUCE, "of one rank, size 1", NORMAL(1)),
     IN_PLACE(OP_ALL_REDUCE_WAIT, "of one rank", NORMAL(1031)),

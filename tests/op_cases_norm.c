@@ -11,6 +11,9 @@
 #define LN(title, eps, act, channels, ...) \
     {.op = OP_LAYERNORM, .name = title, .attr.layernorm = {eps, act}, \
      .src = {NORMAL(__VA_ARGS__, channels), NORMAL(channels), NORMAL(channels)}}
+#define MOMENTS(title, ...) {.op = OP_BN_MOMENTS, .name = title, .src = {NORMAL(__VA_ARGS__)}}
+#define MERGE(title, maps, channels) \
+    {.op = OP_BN_MERGE, .name = title, .src = {POSITIVE(maps, 2, channels)}}
 #define UPDATE(title, momentum, n_values, ok, n, channels) \
     {.op = OP_BN_UPDATE, .name = title, .attr.bn_update = {momentum, n_values}, \
      .src = {NORMAL(n, channels), POSITIVE(n, channels), CONST(ok, 1)}, \
@@ -37,6 +40,19 @@ static const OpCase cases[] = {
     FROZEN("size 1", 1e-5, ACT_NONE, 1, 1, 1, 1),
     FROZEN("many channels", 1e-5, ACT_GELU_TANH, 1100, 1, 2, 2),
     FROZEN("many values", 1e-5, ACT_NONE, 19, 2, 31, 33),
+
+    MOMENTS("plain", 2, 3, 5, 7),
+    MOMENTS("one value", 1, 1, 1, 3),
+    MOMENTS("one channel", 2, 5, 3, 1),
+    MOMENTS("many channels", 1, 2, 2, 1100),
+    MOMENTS("many values", 2, 31, 33, 20),
+    {.op = OP_BN_MOMENTS, .name = "far from zero", .src = {FLOATS(FILL_PX, 100, 2, 4, 4, 3)}},
+
+    MERGE("one map", 1, 5),
+    MERGE("three maps", 3, 7),
+    MERGE("one channel", 2, 1),
+    MERGE("many maps", 64, 33),
+    MERGE("many channels", 2, 1100),
 
     LN("rows", 1e-5, ACT_NONE, 8, 3),
     LN("map", 1e-6, ACT_NONE, 7, 2, 3, 5),

@@ -120,6 +120,15 @@ void recipe_close(Recipe *recipe)
 
 /* ---- steps ---- */
 
+static BnMode bn_mode(const Options *o)
+{
+    switch (o->optim_bn) {
+    case OPT_BN_TRAIN: return BN_TRAIN;
+    case OPT_BN_SYNC: return BN_SYNC;
+    default: return BN_EVAL;
+    }
+}
+
 static void loss_config(const Options *o, StepConfig *c)
 {
     c->loss = o->loss_kind == OPT_LOSS_FOCAL ? LOSS_FOCAL : LOSS_BCE_POINTS;
@@ -159,7 +168,7 @@ void recipe_step_config(const Recipe *recipe, const Options *o, StepKind kind, S
         .precision = precision_of(recipe, o),
     };
     StepConfig *c = out;
-    c->bn = o->optim_bn == OPT_BN_TRAIN ? BN_TRAIN : BN_EVAL;
+    c->bn = bn_mode(o);
     if (kind == STEP_ENCODE || kind == STEP_DECODE) c->bn = BN_FOLDED;
     c->micro_batch = o->train_micro_batch > 0 ? o->train_micro_batch : o->train_batch;
     loss_config(o, c);

@@ -36,9 +36,10 @@ double roofline_link_gb_s(const RooflineMachine *m)
     return leaves ? m->gpu->network_gb_s : m->gpu->link_gb_s;
 }
 
-static double reduce_seconds(const KernelCall *call, const RooflineMachine *m)
+/* Of a sum over the ranks of all bytes of `summed`. */
+static double reduce_seconds(const Tensor *summed, const RooflineMachine *m)
 {
-    double n = m->n_gpus, bytes = (double)tensor_bytes(&call->dst[0]);
+    double n = m->n_gpus, bytes = (double)tensor_bytes(summed);
     return 2 * (n - 1) / n * bytes / (1e9 * roofline_link_gb_s(m));
 }
 
@@ -66,9 +67,9 @@ static void play_kernel(Play *p, const KernelCall *call)
     p->out.kernels += compute > memory ? compute : memory;
 }
 
-static void play_reduce(Play *p, const KernelCall *call, ValueId value)
+static void play_reduce(Play *p, const Tensor *summed, ValueId value)
 {
-    double seconds = reduce_seconds(call, p->machine);
+    double seconds = reduce_seconds(summed, p->machine);
     p->link_free = (p->link_free > p->now ? p->link_free : p->now) + seconds;
     p->summed[value] = p->link_free;
     p->out.reduce += seconds;
@@ -82,6 +83,13 @@ static void play_wait(Play *p, ValueId value)
     p->out.exposed += late;
 }
 
+/* What all ranks share of `summed` is waited for at once. */
+static void play_exchange(Play *p, const Tensor *summed, ValueId value)
+{
+    play_reduce(p, summed, value);
+    play_wait(p, value);
+}
+
 static void play_node(Play *p, NodeId id)
 {
     const Node *node = &p->graph->nodes[id];
@@ -89,9 +97,13 @@ static void play_node(Play *p, NodeId id)
     if (node->last_only && p->iteration[region->depth] != region->count - 1) return;
     const KernelCall *call = &p->plan->calls[id];
     if (call->op == OP_ALL_REDUCE)
-        play_reduce(p, call, node->dst[0]);
+        play_reduce(p, &call->dst[0], node->dst[0]);
     else if (call->op == OP_ALL_REDUCE_WAIT)
         play_wait(p, node->dst[0]);
+    else if (call->op == OP_RANK_GATHER)
+        play_exchange(p, &call->dst[0], node->dst[0]);
+    else if (call->op == OP_RANK_SCATTER)
+        play_exchange(p, &call->src[0], node->dst[0]);
     else
         play_kernel(p, call);
 }

@@ -70,6 +70,12 @@ static ValueId build_given_embedding(Step *step, RegionId micro)
 
 static int64_t n_ranks(const StepConfig *c) { return c->world_size > 1 ? c->world_size : 1; }
 
+/* A rank alone has the statistics of all with its own. */
+static BnMode bn_mode(const StepConfig *c)
+{
+    return c->bn == BN_SYNC && n_ranks(c) == 1 ? BN_TRAIN : c->bn;
+}
+
 /* Divided by the whole batch, so that the sum over micro-batches and ranks is its mean. The masks'
  * losses are so by their weights (data/loader.h). */
 static ValueId build_distill_loss(Step *step, RegionId micro, ValueId embedding)
@@ -188,7 +194,11 @@ Status step_build(const StepConfig *config, const Model *model, Store *store,
     step->n_chunks = config->mask_chunk > 0
                          ? (config->n_masks + config->mask_chunk - 1) / config->mask_chunk
                          : 1;
-    BuildContext context = {.graph = step->graph, .store = store, .bn = config->bn, .low = config->precision};
+    BuildContext context = {.graph = step->graph,
+                            .store = store,
+                            .bn = bn_mode(config),
+                            .n_ranks = n_ranks(config),
+                            .low = config->precision};
     Status status = OK;
     TRY_GOTO(build_forward(step, &context, words_per_image), failed);
     pass_fuse(step->graph);

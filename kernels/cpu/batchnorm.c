@@ -1,4 +1,4 @@
-/* BATCHNORM, BATCHNORM_FROZEN, their gradients, and BN_UPDATE.
+/* BATCHNORM, BATCHNORM_FROZEN, BN_MOMENTS and their gradients.
  *
  * Called through cpu.c's table. A map N,H,W,C is n_values rows of C channels. Bound by memory, so
  * the passes over the map are as few as can be: statistics + application forward, sums +
@@ -226,22 +226,35 @@ static void apply_rows(const KernelCall *call, const Plan *plan, Activation act)
     }
 }
 
+/* mean, var (C) of source 0. */
+static void moments(const KernelCall *call, const Plan *plan, float *mean, float *var)
+{
+    choose_pivot(call, plan);
+    take_statistics(call, plan);
+    for (int64_t c = 0; c < plan->fold.channels; c++) {
+        double shift = channel_total(plan, call->n_threads, 0, c) / plan->fold.n_values;
+        double square = channel_total(plan, call->n_threads, 1, c) / plan->fold.n_values;
+        double exact_var = square - shift * shift;
+        mean[c] = (float)(plan->params.mean[c] + shift);
+        var[c] = exact_var < 0 ? 0 : (float)exact_var;
+    }
+}
+
 static void batchnorm_run(const KernelCall *call)
 {
     Plan plan = plan_make(call);
     float *mean = call->dst[1].data, *var = call->dst[2].data;
-    choose_pivot(call, &plan);
-    take_statistics(call, &plan);
-    for (int64_t c = 0; c < plan.fold.channels; c++) {
-        double shift = channel_total(&plan, call->n_threads, 0, c) / plan.fold.n_values;
-        double square = channel_total(&plan, call->n_threads, 1, c) / plan.fold.n_values;
-        double exact_mean = plan.params.mean[c] + shift, exact_var = square - shift * shift;
-        if (exact_var < 0) exact_var = 0;
-        mean[c] = (float)exact_mean;
-        var[c] = (float)exact_var;
+    moments(call, &plan, mean, var);
+    for (int64_t c = 0; c < plan.fold.channels; c++)
         set_affine(call, &plan, call->attr->batchnorm.eps, c, mean[c], var[c]);
-    }
     apply_rows(call, &plan, call->attr->batchnorm.act);
+}
+
+static void bn_moments_run(const KernelCall *call)
+{
+    Plan plan = plan_make(call);
+    float *mean = call->dst[0].data;
+    moments(call, &plan, mean, mean + plan.fold.channels);
 }
 
 static void batchnorm_frozen_run(const KernelCall *call)
@@ -344,25 +357,21 @@ static void batchnorm_frozen_grad_run(const KernelCall *call)
     grad_run(call, attr->eps, attr->act, true);
 }
 
-/* ---- running statistics ---- */
-
-static void bn_update_run(const KernelCall *call)
+/* dsrc = (dmean + 2 dvar (src - mean)) / n, which a row of a map meets as any other norm. */
+static void bn_moments_grad_run(const KernelCall *call)
 {
-    const BnUpdateAttr *attr = &call->attr->bn_update;
-    const float *means = call->src[0].data, *vars = call->src[1].data, *ok = call->src[2].data;
-    float *running_mean = call->dst[0].data, *running_var = call->dst[1].data;
-    int64_t channels = shape_dim_from_end(call->src[0].shape, 1);
-    int64_t n = shape_elems(call->src[0].shape) / channels;
-    double unbiased = (double)attr->n_values / (double)(attr->n_values - 1),
-           keep = 1.0 - attr->momentum;
-    if (ok[0] == 0.0f) return;
-    for (int64_t i = 0; i < n * channels; i++) {
-        int64_t c = i % channels;
-        running_mean[c] = (float)(keep * running_mean[c] + attr->momentum * means[i]);
-        running_var[c] = (float)(keep * running_var[c] + attr->momentum * unbiased * vars[i]);
+    Plan plan = plan_make(call);
+    const float *mean = call->src[1].data, *dmean = call->src[2].data;
+    const float *dvar = dmean + plan.fold.channels;
+    for (int64_t c = 0; c < plan.fold.channels; c++) {
+        set_param(&plan.fold, plan.params.mean, c, mean[c]);
+        set_param(&plan.fold, plan.params.scale, c, 2.0 * dvar[c] / plan.fold.n_values);
+        set_param(&plan.fold, plan.params.bias, c, dmean[c] / plan.fold.n_values);
     }
-    *(int64_t *)call->dst[2].data += n;
+    apply_rows(call, &plan, ACT_NONE);
 }
+
+/* ---- bind ---- */
 
 static Status bind_norm(KernelCall *call, void (*run)(const KernelCall *call))
 {
@@ -395,4 +404,14 @@ Status cpu_batchnorm_frozen_grad(Backend *backend, KernelCall *call)
     return bind_norm(call, batchnorm_frozen_grad_run);
 }
 
-CPU_BIND(bn_update)
+Status cpu_bn_moments(Backend *backend, KernelCall *call)
+{
+    (void)backend;
+    return bind_norm(call, bn_moments_run);
+}
+
+Status cpu_bn_moments_grad(Backend *backend, KernelCall *call)
+{
+    (void)backend;
+    return bind_norm(call, bn_moments_grad_run);
+}

@@ -163,6 +163,22 @@ Status cpu_all_reduce_wait(Backend *backend, KernelCall *call)
     call->run = all_reduce_wait_run;
     return OK;
 }
+
+Status cpu_rank_gather(Backend *backend, KernelCall *call)
+{
+    call->state = backend->comm;
+    call->run = rank_gather_run;
+    return OK;
+}
+
+Status cpu_rank_scatter(Backend *backend, KernelCall *call)
+{
+    call->state = backend->comm;
+    call->run = rank_scatter_run;
+    call->scratch_bytes = rank_scatter_bytes(call);
+    return OK;
+}
+
 CPU_BIND(accum)
 CPU_BIND(cast)
 CPU_BIND(copy)

@@ -1,5 +1,5 @@
-/* Batch norms with the activation that follows: training, frozen, their gradients, and the running
- * statistics.
+/* Batch norms with the activation that follows: training, frozen, their gradients, and the statistics:
+ * alone, and running.
  *
  * Maps are (rows, C) matrices with rows = N*H*W. Statistics and the gradients of weight and bias
  * are column sums (columns.cuh), the statistics in double, so that a large mean does not swallow a
@@ -123,16 +123,29 @@ struct MomentsFinish {
     }
 };
 
-static void batchnorm_run(const KernelCall *call)
+static void take_moments(const KernelCall *call, float *mean, float *var)
 {
     const Tensor *src = &call->src[0];
-    if (shape_elems(src->shape) == 0) return;
     ColumnPlan plan = norm_plan(call);
-    MomentsFinish finish = {(float *)call->dst[1].data, (float *)call->dst[2].data,
-                            (double)plan.rows};
+    MomentsFinish finish = {mean, var, (double)plan.rows};
     WITH_STORAGE(src->dtype, T, Moments<T> term = {(const T *)src->data, plan.columns};
                  column_sums<double, 2>(call, plan, CUDA_PACKS(plan.columns, src),
                                         (double *)call->scratch, term, finish));
+}
+
+static void bn_moments_run(const KernelCall *call)
+{
+    if (shape_elems(call->src[0].shape) == 0) return;
+    float *mean = (float *)call->dst[0].data;
+    take_moments(call, mean, mean + shape_dim_from_end(call->src[0].shape, 1));
+}
+
+CUDA_BIND(bn_moments)
+
+static void batchnorm_run(const KernelCall *call)
+{
+    if (shape_elems(call->src[0].shape) == 0) return;
+    take_moments(call, (float *)call->dst[1].data, (float *)call->dst[2].data);
     normalise(call, channel_norm(call, &call->attr->batchnorm, &call->dst[1], &call->dst[2]));
 }
 
@@ -255,6 +268,42 @@ extern "C" Status cuda_batchnorm_frozen_grad(Backend *backend, KernelCall *call)
     call->run = batchnorm_frozen_grad_run;
     return OK;
 }
+
+/* dsrc = (dmean + 2 dvar (src - mean)) / n */
+template <typename T, int N>
+static __global__ void moments_grad_kernel(T *dsrc, const T *src, const float *mean,
+                                           const float *dmean, const float *dvar, float part,
+                                           unsigned channels, unsigned n_packs)
+{
+    for (FLAT_LOOP(i, n_packs)) {
+        unsigned channel = i * N % channels;
+        float x[N], centre[N], dm[N], dv[N];
+        load_pack<N>(src + i * N, x);
+        load_pack<N>(mean + channel, centre);
+        load_pack<N>(dmean + channel, dm);
+        load_pack<N>(dvar + channel, dv);
+#pragma unroll
+        for (int j = 0; j < N; j++) x[j] = (dm[j] + 2.0f * dv[j] * (x[j] - centre[j])) * part;
+        store_pack<N>(dsrc + i * N, x);
+    }
+}
+
+static void bn_moments_grad_run(const KernelCall *call)
+{
+    const Tensor *src = &call->src[0], *dsrc = &call->dst[0];
+    const float *mean = (const float *)call->src[1].data, *dmean = (const float *)call->src[2].data;
+    int64_t n = shape_elems(src->shape), channels = shape_dim_from_end(src->shape, 1);
+    if (n == 0) return;
+    float part = (float)channels / (float)n;
+    WITH_PACKS(CUDA_PACKS(channels, src, dsrc, &call->src[1], &call->src[2]), N,
+               WITH_STORAGE(src->dtype, T,
+                            LAUNCH(call, (moments_grad_kernel<T, N>), flat_blocks(n / N),
+                                   FLAT_THREADS, 0, (T *)dsrc->data, (const T *)src->data, mean,
+                                   dmean, dmean + channels, part, (unsigned)channels,
+                                   (unsigned)(n / N))));
+}
+
+CUDA_BIND(bn_moments_grad)
 
 /* ---- running statistics ---- */
 

@@ -176,6 +176,8 @@ size_t scratch_bytes(const KernelCall *call)
     case OP_ATTENTION_GRAD: return attention_grad_bytes(call);
     case OP_RELPOS_ATTENTION: return relpos_terms(src, attr->relpos_attention.heads);
     case OP_RELPOS_ATTENTION_GRAD: return relpos_grad_bytes(src, attr->relpos_attention_grad.heads);
+    case OP_RANK_SCATTER: return tensor_bytes(&call->src[0]);
+    case OP_BN_MOMENTS:
     case OP_BATCHNORM: return channel_sums(call, 2, sizeof(double));
     case OP_BATCHNORM_GRAD:
     case OP_BATCHNORM_FROZEN_GRAD:

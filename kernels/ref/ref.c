@@ -85,6 +85,7 @@ static size_t scratch_bytes(const KernelCall *call)
     case OP_LINEAR_ATTENTION_GRAD:
         d = attr->linear_attention_grad.head_dim;
         return (size_t)(2 * (d + 1) * d + d + 1) * sizeof(double);
+    case OP_RANK_SCATTER: return rank_scatter_bytes(call);
     case OP_FOCAL_DICE: return (size_t)attr->focal_dice.size * sizeof(float);
     case OP_FOCAL_DICE_GRAD: return (size_t)attr->focal_dice_grad.size * sizeof(float);
     case OP_MASK_IOU: return (size_t)attr->mask_iou.size * sizeof(float);
@@ -117,7 +118,7 @@ static Status ref_bind(Backend *backend, KernelCall *call)
     }
     call->run = real == DT_F64 ? kernels[call->op].f64 : kernels[call->op].f32;
     call->scratch_bytes = scratch_bytes(call);
-    call->state = backend->comm; /* for ALL_REDUCE */
+    call->state = backend->comm; /* for the ops over ranks */
     call->release = NULL;
     return OK;
 }

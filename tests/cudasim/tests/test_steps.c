@@ -102,7 +102,7 @@ Test(steps, a_run_goes_on_in_the_same_bits, .timeout = 600)
 
 /* ---- two ranks ---- */
 
-#define OF_RANKS FINETUNE " --train.global_batch=2 --optim.bn=frozen --data.masks_per_image=1"
+#define OF_RANKS FINETUNE " --train.global_batch=2 --optim.bn=sync --data.masks_per_image=1"
 
 /* The ranks as a launcher starts them, each with its own errors. A simulated step takes its time, in
  * which its rank shows no progress. */
@@ -122,19 +122,19 @@ static void run_two_ranks(const Place *place, double *losses)
     cr_assert_eq(log_column(folder, "loss", N_STEPS, losses), N_STEPS);
 }
 
-/* Two ranks add the partial sums of two micro-batches, in another order: what rounding makes of that
- * is measured on one rank (of the CPU, it is soon done), with one micro-batch and with two. Four times as much, because one pair
- * of runs is little to see the largest of; a float's last place is the least. */
+/* Two ranks add the partial sums of two images, in another order: what rounding makes of that is
+ * measured on the CPU, where each of two threads sums a part of the images. Four times as much, because
+ * one pair of runs is little to see the largest of; a float's last place is the least. */
 Test(steps, two_ranks_train_as_one, .timeout = 600)
 {
     Place place = make_place("cuda_ranks");
-    double one[N_STEPS], whole[N_STEPS], micro[N_STEPS], two[N_STEPS], spread = FLT_EPSILON;
+    double one[N_STEPS], whole[N_STEPS], parts[N_STEPS], two[N_STEPS], spread = FLT_EPSILON;
     run(&place, OF_RANKS, "cpu", "", "whole", N_STEPS, whole);
-    run(&place, OF_RANKS, "cpu", "--train.micro_batch=1", "micro", N_STEPS, micro);
+    run(&place, OF_RANKS, "cpu", "--run.threads=2", "parts", N_STEPS, parts);
     run(&place, OF_RANKS, backend_under_test(), "", "one", N_STEPS, one);
     run_two_ranks(&place, two);
     for (int i = 0; i < N_STEPS; i++) {
-        spread = fmax(spread, fabs(micro[i] - whole[i]) / whole[i]);
+        spread = fmax(spread, fabs(parts[i] - whole[i]) / whole[i]);
         cr_expect_lt(fabs(two[i] - one[i]) / one[i], i ? 4 * spread : 1e-6,
                      "step %d: loss %.9g on two ranks, %.9g on one, spread %.2g", i, two[i], one[i],
                      spread);
