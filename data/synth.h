@@ -30,7 +30,7 @@
     K(BLOB, blob, 8, 0.060, 0.220, true)      /* wavy outline */                   \
     K(ROD, rod, 7, 0.100, 0.350, false)       /* thin and straight */              \
     K(STROKE, stroke, 8, 0.090, 0.280, false) /* thin and curved */                \
-    K(TINY, tiny, 8, 0.012, 0.030, false)
+    K(TINY, tiny, 4, 0.012, 0.030, false)
 
 typedef enum SynthKind {
 #define SYNTH_KIND_ENUM(NAME, name, weight, low, high, parts) SYNTH_##NAME,

@@ -207,9 +207,9 @@ static void draw_object(const SynthConfig *config, uint64_t number, int i, int n
     draw_surface(&draws, radius, object);
     int whole = scene->n_objects++;
     if (!row->parts || radius < 0.07f * side) return;
-    if (draw_chance(&draws, 0.35))
+    if (draw_chance(&draws, 0.15))
         draw_inner_parts(scene, &draws, radius, whole);
-    else if (draw_chance(&draws, 0.25))
+    else if (draw_chance(&draws, 0.2))
         draw_outer_part(scene, &draws, radius, whole);
 }
 

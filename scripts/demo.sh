@@ -1,11 +1,13 @@
 #!/bin/bash
 # The whole recipe on painted scenes, called by `make demo` with the program: a teacher learns from nothing, a student
 # is distilled from it and fine-tuned, all are judged on scenes none of them saw, and one page shows it.
-# Ends with runs/demo/summary.json (mean IoU, 0..1) and fails if the recipe did not do what it promises.
+# Ends with runs/demo/summary.json (mean IoU, 0..1) and fails if the recipe did not do what it promises. SEED=N paints
+# other scenes and draws other weights and prompts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 retort=${1:-build/retort}
 demo=${2:-runs/demo}
+seed=${SEED:-1}
 rm -rf "$demo"
 mkdir -p "$demo"
 start=$SECONDS
@@ -22,12 +24,13 @@ evaluate() {
 score() { sed -n "s/^$2: all=\([0-9.]*\).*/\1/p" "$demo/$1/eval.txt" | awk '{ printf "%.4f", $1 / 100 }'; }
 scores() { printf '{"box":%s,"click1":%s,"click3":%s}' "$(score "$1" box)" "$(score "$1" click1)" "$(score "$1" click3)"; }
 
-say "paint scenes: 400 to learn from, 60 to be judged on"
-"$retort" synth "$demo/train" --images=400 --seed=1 --size=256x192 --masks=4..12
-"$retort" synth "$demo/val" --images=60 --seed=2 --size=256x192 --masks=3..8
+say "paint scenes: 1500 to learn from, 80 to be judged on"
+paint() { "$retort" synth "$demo/$1" --images="$2" --seed="$3" --size=256x256 --masks=2..5 --scale=1.3; }
+paint train 1500 $((2 * seed))
+paint val 80 $((2 * seed + 1))
 
 say "a small SAM learns from nothing"
-"$retort" finetune configs/recipes/demo_teacher.yaml --data.root="$demo/train" --run.dir="$demo/teacher"
+"$retort" finetune configs/recipes/demo_teacher.yaml --seed="$seed" --data.root="$demo/train" --run.dir="$demo/teacher"
 teacher=$demo/teacher/model.safetensors
 
 say "teach: its embeddings of all scenes"
@@ -35,13 +38,13 @@ say "teach: its embeddings of all scenes"
     --out="$demo/embeddings"
 
 say "distill: an EfficientViT learns to give the same embeddings"
-"$retort" distill configs/recipes/demo_distill.yaml --teacher.weights="$teacher" --data.root="$demo/train" \
-    --teacher.embeddings="$demo/embeddings" --run.dir="$demo/distilled"
+"$retort" distill configs/recipes/demo_distill.yaml --seed="$seed" --teacher.weights="$teacher" \
+    --data.root="$demo/train" --teacher.embeddings="$demo/embeddings" --run.dir="$demo/distilled"
 
 say "finetune: the student with the teacher's decoder, on masks; and the same without distillation"
-"$retort" finetune configs/recipes/demo_finetune.yaml --data.root="$demo/train" \
+"$retort" finetune configs/recipes/demo_finetune.yaml --seed="$seed" --data.root="$demo/train" \
     --init.weights="$demo/distilled/model.safetensors" --run.dir="$demo/finetuned"
-"$retort" finetune configs/recipes/demo_finetune.yaml --data.root="$demo/train" --run.dir="$demo/scratch"
+"$retort" finetune configs/recipes/demo_finetune.yaml --seed="$seed" --data.root="$demo/train" --run.dir="$demo/scratch"
 
 say "eval on scenes nobody saw"
 for name in teacher distilled finetuned scratch; do
@@ -52,7 +55,6 @@ for name in teacher distilled finetuned scratch; do
 done
 
 say "pictures and report"
-scene=$demo/val/sa_1.jpg
 for name in teacher distilled finetuned; do
     model=configs/models/efficientvit_sam_tiny.yaml
     [ $name = teacher ] && model=configs/models/sam_tiny.yaml
@@ -79,7 +81,7 @@ cat "$demo/summary.json"
 # The promises: the teacher beats filling the box; fine-tuning helps; distillation helps; the student is near.
 awk -v t="$(score teacher box)" -v d="$(score distilled box)" -v f="$(score finetuned box)" \
     -v s="$(score scratch box)" -v fill="$fill" 'BEGIN {
-    if (t < fill + 0.05) { print "demo: the teacher (" t ") is not clearly above filling the box (" fill ")"; bad = 1 }
+    if (t < fill + 0.15) { print "demo: the teacher (" t ") is not 0.15 above filling the box (" fill ")"; bad = 1 }
     if (f <= d) { print "demo: fine-tuning (" f ") did not improve the distilled student (" d ")"; bad = 1 }
     if (f <= s) { print "demo: the fine-tuned student (" f ") is not above one without distillation (" s ")"; bad = 1 }
     if (f < t - 0.05) { print "demo: the fine-tuned student (" f ") is far below its teacher (" t ")"; bad = 1 }
