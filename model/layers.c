@@ -111,8 +111,8 @@ static ValueId moment(Graph *graph, ValueId moments, int64_t index, Shape channe
     return graph_reshape(graph, graph_op(graph, OP_SLICE, row, SRC(moments)), channels);
 }
 
-/* Mean and variance of all ranks' src. Each gathers the moments of all and merges them: one exchange,
- * and no cancellation, as sums of squares would have it.
+/* Mean and variance of all ranks' src. Each gathers the moments of all and merges them: one
+ * exchange, and no cancellation, as sums of squares would have it.
  * source  torch.nn.SyncBatchNorm */
 static void moments_of_ranks(BuildContext *context, ValueId src, BnRecord *record)
 {
@@ -127,8 +127,8 @@ static void moments_of_ranks(BuildContext *context, ValueId src, BnRecord *recor
 }
 
 /* The norm as context->bn says; what it leaves for the running statistics is in `record`. */
-static ValueId normalise(BuildContext *context, ValueId src, ValueId weight, ValueId bias, double eps,
-                         BnRecord *record)
+static ValueId normalise(BuildContext *context, ValueId src, ValueId weight, ValueId bias,
+                         double eps, BnRecord *record)
 {
     Graph *graph = context->graph;
     if (context->bn == BN_TRAIN) {

@@ -37,8 +37,8 @@ ValueId layer_conv(BuildContext *context, const char *name, ValueId src, ConvSpe
 ValueId layer_linear(BuildContext *context, const char *name, ValueId src, int64_t out);
 
 /* layer_batchnorm: over N,H,W, with batch or running statistics as context->bn says. Batch
- * statistics are recorded for build_bn_updates. Not in BN_FOLDED, where the convolution in front has a
- * bias instead. */
+ * statistics are recorded for build_bn_updates. Not in BN_FOLDED, where the convolution in front
+ * has a bias instead. */
 ValueId layer_batchnorm(BuildContext *context, const char *name, ValueId src, double eps,
                         double momentum);
 

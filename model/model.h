@@ -27,9 +27,9 @@ int64_t model_grid(const Model *model);       /* side of the embedding, cells (6
 int64_t model_embed_dim(const Model *model);  /* channels of the embedding (256) */
 int64_t model_lowres(const Model *model);     /* side of the mask logits: 4 * grid (256) */
 
-/* How the batch norms of a graph behave: with running statistics, with those of the micro-batch, with
- * those of the micro-batches of all ranks, or not at all, because the store is a frozen one that has
- * them in its convolutions (model_declare_frozen). */
+/* How the batch norms of a graph behave: with running statistics, with those of the micro-batch,
+ * with those of the micro-batches of all ranks, or not at all, because the store is a frozen one
+ * that has them in its convolutions (model_declare_frozen). */
 typedef enum BnMode { BN_EVAL, BN_TRAIN, BN_SYNC, BN_FOLDED } BnMode;
 
 /* Batch statistics of one norm, met while building in BN_TRAIN or BN_SYNC, and the entries they go

@@ -56,7 +56,7 @@ bench-peer: all
 deviations: $(BUILD)/tests/deviations
 	$< $(IMAGE)
 
-# A training step of every model in bf16 and fp16 against f32: minutes, and 12 GB for ViT-H.
+# A training step of every model in bf16 and fp16 against f32; ViT-H should need 12 GB.
 precision: $(BUILD)/tests/precision_long
 	$< -j1 --verbose
 

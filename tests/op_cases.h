@@ -54,8 +54,8 @@ const OpCase *op_case(int index);
 int op_case_n_src(const OpCase *op_case);
 
 /* op_case_trains: whether source `src` has a gradient by definition (its rule must give one).
- * Prompt coordinates, positional frequencies, sampled points, IoUs to be predicted and weights of masks
- * have none. */
+ * Prompt coordinates, positional frequencies, sampled points, IoUs to be predicted and weights of
+ * masks have none. */
 bool op_case_trains(const OpCase *op_case, int src);
 
 /* op_case_has_gradient: whether any source has one. Labels that are joined have none. */

@@ -25,6 +25,8 @@
 #define SUM(title, to, ...) \
     {.op = OP_REDUCE_SUM, .name = title, .attr.reduce_sum = {to}, \
      .src = {__VA_ARGS__}}
+#define GATHER(title, ...) \
+    {.op = OP_RANK_GATHER, .name = title, .attr.rank_gather = {1}, .src = {__VA_ARGS__}}
 #define FILLED(title, number, ...) \
     {.op = OP_FILL, .name = title, .attr.fill = {number}, \
      .src = {{0}}, \
@@ -107,8 +109,8 @@ static const OpCase cases[] = {
     FILLED("zero", 0, NORMAL(3, 5)),
     FILLED("value", 1.5, NORMAL(20011)),
     FILLED("size 1", 1, NORMAL(1)),
-    {.op = OP_RANK_GATHER, .name = "of one rank", .attr.rank_gather = {1}, .src = {NORMAL(2, 1031)}},
-    {.op = OP_RANK_GATHER, .name = "of one rank, size 1", .attr.rank_gather = {1}, .src = {NORMAL(1)}},
+    GATHER("of one rank", NORMAL(2, 1031)),
+    GATHER("of one rank, size 1", NORMAL(1)),
     IN_PLACE(OP_ALL_REDUCE, "of one rank", NORMAL(3, 1031)),
     IN_PLACE(OP_ALL_REDUCE, "of one rank, size 1", NORMAL(1)),
     IN_PLACE(OP_ALL_REDUCE_WAIT, "of one rank", NORMAL(1031)),

@@ -1,6 +1,6 @@
 /* Training in bf16 and fp16, of every model that was published: one distillation step each, at a
- * quarter of its side, judged as tests/precision.h says. `make precision`; some minutes, 12 GB for
- * ViT-H. Prints a table in Markdown.
+ * quarter of its side, judged as tests/precision.h says. `make precision`; ViT-H should need
+ * 12 GB. Prints a table in Markdown.
  */
 #include <criterion/criterion.h>
 

@@ -273,7 +273,8 @@ Test(rules, refuse_gradients_by_name)
                      "norm: cast has no gradient rule: nothing behind it can be trained");
     call.need[0] = true;
     cr_expect_eq(rules_gradient(OP_POINT_EMBED, &call), E_UNSUPPORTED);
-    cr_expect_str_eq(status_message(), "norm: there is no gradient of prompt coordinates (source 0)");
+    cr_expect_str_eq(status_message(),
+                     "norm: there is no gradient of prompt coordinates (source 0)");
     graph_destroy(graph);
 }
 

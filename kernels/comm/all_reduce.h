@@ -1,5 +1,5 @@
-/* The kernels of the ops over ranks for backends whose tensors lie in host memory ("ref" and "cpu"):
- * call->state is the Comm, NULL for one rank, which sums nothing.
+/* The kernels of the ops over ranks for backends whose tensors lie in host memory ("ref" and
+ * "cpu"): call->state is the Comm, NULL for one rank, which sums nothing.
  * A failure is not theirs to report: exec.c asks comm_check between nodes.
  */
 #ifndef RETORT_KERNELS_COMM_ALL_REDUCE_H

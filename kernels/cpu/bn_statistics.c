@@ -1,6 +1,6 @@
-/* What becomes of the statistics of batch norms: running ones, those of several maps together, and the
- * gradients there. Called through cpu.c's table. Vectors of C, so one thread does each; sums over maps
- * are in double.
+/* What becomes of the statistics of batch norms: running ones, those of several maps together, and
+ * the gradients there. Called through cpu.c's table. Vectors of C, so one thread does each; sums
+ * over maps are in double.
  */
 #include "kernels/cpu/cpu.h"
 

@@ -1,5 +1,6 @@
-/* The ops over ranks on CUDA: sums by NCCL on a stream of their own, beside what is computed meanwhile.
- * One rank's sum is what it has. RANK_GATHER and RANK_SCATTER are sums, too, and wait at once.
+/* The ops over ranks on CUDA: sums by NCCL on a stream of their own, beside what is computed
+ * meanwhile. One rank's sum is what it has. RANK_GATHER and RANK_SCATTER are sums, too, and wait at
+ * once.
  *
  * Two events order them: a sum waits for what was computed before its node; what comes behind the
  * wait's node waits for all sums begun so far. The host functions around a sum tell the watch over

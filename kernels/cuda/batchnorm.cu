@@ -1,5 +1,5 @@
-/* Batch norms with the activation that follows: training, frozen, their gradients, and the statistics:
- * alone, and running.
+/* Batch norms with the activation that follows: training, frozen, their gradients, and the
+ * statistics: alone, and running.
  *
  * Maps are (rows, C) matrices with rows = N*H*W. Statistics and the gradients of weight and bias
  * are column sums (columns.cuh), the statistics in double, so that a large mean does not swallow a

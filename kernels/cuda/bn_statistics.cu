@@ -1,5 +1,5 @@
-/* What becomes of the statistics of batch norms that ranks share: those of several maps together, and
- * the gradients there. Vectors of C channels, a thread each. Sums over maps are in double.
+/* What becomes of the statistics of batch norms that ranks share: those of several maps together,
+ * and the gradients there. Vectors of C channels, a thread each. Sums over maps are in double.
  */
 #include "kernels/cuda/launch.h"
 

@@ -123,8 +123,8 @@ static void run_two_ranks(const Place *place, double *losses)
 }
 
 /* Two ranks add the partial sums of two images, in another order: what rounding makes of that is
- * measured on the CPU, where each of two threads sums a part of the images. Four times as much, because
- * one pair of runs is little to see the largest of; a float's last place is the least. */
+ * measured on the CPU, where each of two threads sums a part of the images. Four times as much,
+ * because one pair of runs is little to see the largest of; a float's last place is the least. */
 Test(steps, two_ranks_train_as_one, .timeout = 600)
 {
     Place place = make_place("cuda_ranks");
