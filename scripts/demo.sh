@@ -25,7 +25,7 @@ score() { sed -n "s/^$2: all=\([0-9.]*\).*/\1/p" "$demo/$1/eval.txt" | awk '{ pr
 scores() { printf '{"box":%s,"click1":%s,"click3":%s}' "$(score "$1" box)" "$(score "$1" click1)" "$(score "$1" click3)"; }
 
 say "paint scenes: 1500 to learn from, 80 to be judged on"
-paint() { "$retort" synth "$demo/$1" --images="$2" --seed="$3" --size=256x256 --masks=2..5 --scale=1.3; }
+paint() { "$retort" synth "$demo/$1" --images="$2" --seed="$3" --size=256x256 --masks=2..4 --scale=1.2; }
 paint train 1500 $((2 * seed))
 paint val 80 $((2 * seed + 1))
 
