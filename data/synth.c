@@ -48,6 +48,9 @@ static Status check_config(const SynthConfig *config)
                            config->min_objects, config->max_objects, SYNTH_MAX_OBJECTS);
     if (!(config->scale >= 0.25 && config->scale <= 4))
         return status_fail(E_CONFIG, "objects scaled by %g; wanted 0.25 to 4", config->scale);
+    if (config->min_area < SYNTH_MIN_AREA)
+        return status_fail(E_CONFIG, "masks of %lld px or more; wanted %d or more",
+                           (long long)config->min_area, SYNTH_MIN_AREA);
     return OK;
 }
 
@@ -186,7 +189,7 @@ static Status make_masks(SynthPainter *painter, Draws points, int64_t *n_masks)
     *n_masks = 0;
     for (int i = 0; i < painter->scene.n_objects; i++) {
         painter->mask_of[i] = -1;
-        if (painter->views[i].own_px >= SYNTH_MIN_VISIBLE_PX)
+        if (painter->views[i].own_px >= painter->config.min_area)
             TRY(add_mask(painter, &points, i, n_masks, &n_runs));
     }
     for (int64_t i = 0; i < *n_masks; i++) {
@@ -202,7 +205,12 @@ Status synth_paint(SynthPainter *painter, uint64_t number, SynthImage *image)
     uint64_t seed = painter->config.seed;
     int64_t n_masks = 0;
     for (uint64_t again = 0; n_masks == 0; again++) {
-        /* One tiny object may lie outside the image: then the scene is drawn anew. */
+        /* All objects may be too small or lie outside the image: then the scene is drawn anew. */
+        if (again == 1000)
+            return status_fail(E_CONFIG,
+                               "1000 scenes without an object of %lld px; paint larger or more "
+                               "objects, or ask for less",
+                               (long long)painter->config.min_area);
         uint64_t key = number + (again << 48);
         scene_draw(&painter->config, key, &painter->scene);
         scene_paint(&painter->scene, draws_open(seed, key, SYNTH_STREAM_GRAIN), &painter->canvas);

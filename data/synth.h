@@ -39,13 +39,14 @@ typedef enum SynthKind {
         SYNTH_N_KINDS
 } SynthKind;
 
-enum { SYNTH_MAX_OBJECTS = 64, SYNTH_MAX_PARTS = 4, SYNTH_MIN_VISIBLE_PX = 24 };
+enum { SYNTH_MAX_OBJECTS = 64, SYNTH_MAX_PARTS = 4, SYNTH_MIN_AREA = 24 };
 
 typedef struct SynthConfig {
     uint64_t seed;
     int64_t height, width;        /* px, 64 .. 4096 */
     int min_objects, max_objects; /* of a scene, 1 .. SYNTH_MAX_OBJECTS; parts come on top */
     double scale;                 /* of the objects, 0.25 .. 4; 1: as the kinds above say */
+    int64_t min_area; /* px, SYNTH_MIN_AREA or more: an object of which less is seen has no mask */
 } SynthConfig;
 
 typedef struct SynthMask {
@@ -69,9 +70,8 @@ typedef struct SynthPainter SynthPainter; /* the canvas of one thread */
 Status synth_painter_create(const SynthConfig *config, SynthPainter **out);
 void synth_painter_destroy(SynthPainter *painter);
 
-/* synth_paint: paints scene `number`. Objects of which fewer than SYNTH_MIN_VISIBLE_PX can be seen
- * have no mask.
- * errors  E_MEMORY */
+/* synth_paint: paints scene `number`.
+ * errors  E_CONFIG if hardly a scene of this config has an object of min_area; E_MEMORY */
 Status synth_paint(SynthPainter *painter, uint64_t number, SynthImage *image);
 
 const char *synth_kind_name(SynthKind kind);

@@ -15,8 +15,13 @@
 
 enum { HEIGHT = 288, WIDTH = 384, N_PX = HEIGHT * WIDTH };
 
-static const SynthConfig usual = {
-    .seed = 7, .height = HEIGHT, .width = WIDTH, .min_objects = 8, .max_objects = 24, .scale = 1};
+static const SynthConfig usual = {.seed = 7,
+                                  .height = HEIGHT,
+                                  .width = WIDTH,
+                                  .min_objects = 8,
+                                  .max_objects = 24,
+                                  .scale = 1,
+                                  .min_area = SYNTH_MIN_AREA};
 
 /* ---- Scenes ---- */
 
@@ -84,7 +89,7 @@ Test(scenes, fifty_hold_every_kind_and_boxes_do_not_give_the_masks)
             const SynthMask *mask = &image.masks[i];
             int64_t area = rle_area(&mask->mask);
             cr_assert_eq(rle_check(&mask->mask), OK, "%s", status_message());
-            cr_assert_geq(area, SYNTH_MIN_VISIBLE_PX);
+            cr_assert_geq(area, SYNTH_MIN_AREA);
             rle_bbox(&mask->mask, box);
             fill += (double)area / (double)(box[2] * box[3]);
             seen[mask->kind] += mask->whole < 0; /* parts come in fewer kinds */
@@ -180,10 +185,46 @@ Test(scenes, of_larger_objects)
     cr_expect_lt(area[1], 4 * area[0], "%g, %g px", area[0], area[1]);
 }
 
+/* The picture is the same; of its masks only the large enough are left, with their outlines. */
+Test(scenes, without_masks_of_small_objects)
+{
+    SynthConfig config = usual;
+    config.min_area = 700;
+    SynthPainter *every = open_painter(&usual), *large = open_painter(&config);
+    int64_t n_left = 0, n_left_out = 0;
+    for (uint64_t number = 1; number <= 20; number++) {
+        SynthImage all = paint(every, number), some = paint(large, number);
+        cr_assert_arr_eq(all.pixels, some.pixels, N_PX * 3);
+        int64_t n = 0;
+        for (int64_t m = 0; m < all.n_masks; m++) {
+            const Rle *mask = &all.masks[m].mask, *kept = &some.masks[n].mask;
+            bool same = n < some.n_masks && kept->n == mask->n &&
+                        memcmp(kept->counts, mask->counts, (size_t)mask->n * sizeof(uint32_t)) == 0;
+            if (same)
+                n++;
+            else
+                n_left_out++;
+            cr_expect(same || rle_area(mask) < 2 * 700, "a mask of %g px", (double)rle_area(mask));
+            if (same) cr_expect_geq(rle_area(mask), 700);
+        }
+        cr_expect_eq(n, some.n_masks);
+        n_left += n;
+    }
+    cr_expect_gt(n_left, 0);
+    cr_expect_gt(n_left_out, 0);
+    synth_painter_destroy(every);
+    synth_painter_destroy(large);
+}
+
 Test(scenes, of_other_sizes_and_numbers)
 {
-    SynthConfig config = {
-        .seed = 1, .height = 64, .width = 501, .min_objects = 1, .max_objects = 1, .scale = 1};
+    SynthConfig config = {.seed = 1,
+                          .height = 64,
+                          .width = 501,
+                          .min_objects = 1,
+                          .max_objects = 1,
+                          .scale = 1,
+                          .min_area = SYNTH_MIN_AREA};
     SynthPainter *painter = open_painter(&config);
     for (uint64_t number = 1; number <= 40; number++) {
         SynthImage image = paint(painter, number);
@@ -420,6 +461,8 @@ Test(command, says_what_is_wrong)
         {"--images=2 --shards=3", "--shards=3"},
         {"--images=2 --scale=big", "--scale=big"},
         {"--images=2 --scale=0", "scaled by 0"},
+        {"--images=2 --min-area=0", "--min-area=0"},
+        {"--images=2 --min-area=200000", "without an object of 200000 px"},
         {"--images=2 --colour=red", "--colour=red"},
     };
     char root[128];

@@ -1,13 +1,13 @@
 /* `retort synth`: paints scenes with masks in SA-1B's form, for whoever has no data.
  *
  *   retort synth FOLDER --images=N [--seed=0] [--size=384x288] [--masks=8..24] [--scale=1]
- *                [--shards=K] [--threads=0]
+ *                [--min-area=24] [--shards=K] [--threads=0]
  *
  * Writes sa_1.jpg, sa_1.json, .. or, with --shards, sa_000000.tar .. that hold them, split evenly.
  * --masks: objects of a scene, each with a mask as far as it can be seen; parts come on top.
- * --scale: how much larger than usual objects are, for models that see few pixels. The same seed
- * gives the same bytes, whatever the number of threads, and image N does not depend on how many
- * there are.
+ * --scale: how much larger than usual objects are, for models that see few pixels. --min-area: px
+ * of an object that must be seen, else it is painted without a mask. The same seed gives the same
+ * bytes, whatever the number of threads, and image N does not depend on how many there are.
  */
 #include <inttypes.h>
 #include <omp.h>
@@ -24,8 +24,9 @@
 #include "data/tar_write.h"
 #include "train/commands.h"
 
-static const char usage[] = "retort synth FOLDER --images=N [--seed=S] [--size=WIDTHxHEIGHT] "
-                            "[--masks=MIN..MAX] [--scale=X] [--shards=K] [--threads=T]";
+static const char usage[] =
+    "retort synth FOLDER --images=N [--seed=S] [--size=WIDTHxHEIGHT] "
+    "[--masks=MIN..MAX] [--scale=X] [--min-area=PX] [--shards=K] [--threads=T]";
 
 typedef struct Job {
     const char *folder;
@@ -227,7 +228,7 @@ static Status take_pair(Args *args, const char *name, const char *between, int64
 
 static Status parse(Args *args, Job *job)
 {
-    int64_t seed = 0, width = 384, height = 288, fewest = 8, most = 24;
+    int64_t seed = 0, width = 384, height = 288, fewest = 8, most = 24, min_area;
     double scale = 1;
     job->folder = args_positional(args);
     if (!job->folder) return status_fail(E_CONFIG, "name a folder to write to; usage: %s", usage);
@@ -240,12 +241,14 @@ static Status parse(Args *args, Job *job)
     TRY(take_pair(args, "size", "x", &width, &height));
     TRY(take_pair(args, "masks", "..", &fewest, &most));
     TRY(args_double(args, "scale", 1, &scale));
+    TRY(args_int(args, "min-area", SYNTH_MIN_AREA, SYNTH_MIN_AREA, 4096 * 4096, &min_area));
     job->config = (SynthConfig){.seed = (uint64_t)seed,
                                 .height = height,
                                 .width = width,
                                 .min_objects = (int)fewest,
                                 .max_objects = (int)most,
-                                .scale = scale};
+                                .scale = scale,
+                                .min_area = min_area};
     return args_finish(args, usage);
 }
 
