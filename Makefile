@@ -88,6 +88,7 @@ $(BUILD)/tests/test_kat_forward: $(BUILD)/tests/kat_decoder.o
 
 $(BUILD)/tests/test_weights_damage: $(BUILD)/tests/reread.o
 $(BUILD)/tests/test_frozen: $(BUILD)/tests/toy.o
+$(BUILD)/tests/test_click_rounds $(BUILD)/tests/test_click_ops: $(BUILD)/tests/click_errors.o
 $(BUILD)/tests/test_precision $(BUILD)/tests/precision_long: $(BUILD)/tests/precision.o
 
 # The op cases, and what judges ops with them.
