@@ -29,14 +29,17 @@ flat: all $(BUILD)/tests/flat_loader
 $(BUILD)/tests/flat_loader: $(BUILD)/tests/flat_loader.o $(BUILD)/tests/loader_hash.o $(BUILD)/libretort.a
 	$(CC) $(EXTRA) $^ $(LDLIBS) -o $@
 
-# Files and whole models to PyTorch and back; in a Python environment of its own, which nothing else needs.
+# Files and whole models to PyTorch and back, and mean IoU against pycocotools; in a Python environment of its own, which
+# nothing else needs.
 oracle: all
 	python3 -m venv $(BUILD)/oracle
-	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything
+	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything \
+		pycocotools
 	$(BUILD)/oracle/bin/python tests/oracle/interop.py $(BUILD)/retort
 	$(BUILD)/oracle/bin/python tests/oracle/golden.py $(BUILD)/golden
 	$(BUILD)/oracle/bin/python tests/oracle/models.py $(BUILD)/golden $(BUILD)/retort
 	$(BUILD)/oracle/bin/python tests/oracle/predictor.py $(BUILD)/golden $(BUILD)/retort
+	$(BUILD)/oracle/bin/python tests/oracle/miou.py $(BUILD)/retort
 
 # Against PyTorch and OpenVINO, in turns: on an idle machine, about half an hour. PEER_ROWS="encoder distill" takes
 # some rows (tests/peer/cases.py), PEER_REPEATS=1 fewer rounds; results gather in PEER_OUT.
