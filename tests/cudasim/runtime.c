@@ -12,11 +12,6 @@
 
 enum { MAX_PINNED = 64, MAX_KERNELS = 512, DEFAULT_SHARED_BYTES = 48 << 10 };
 
-void sim_drain_all(void);
-bool sim_is_capturing(void);
-bool sim_is_pinned(const void *address, size_t n_bytes);
-void cudasim_set_error(cudaError_t error);
-
 static struct {
     char report[800];
     uint64_t random;

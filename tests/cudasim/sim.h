@@ -131,14 +131,21 @@ int64_t sim_shared_offset(uintptr_t address, size_t bytes);
 
 /* ---- streams ---- */
 
-/* sim_stream_function: `run(data)` in stream order, where it may use sim_touch; `release` frees
- * data. */
+/* sim_stream_function: `run(data)` in stream order, where it may use sim_touch; data, from malloc,
+ * is freed after it. */
 cudaError_t sim_stream_function(cudaStream_t stream, const char *name, void (*run)(void *data),
                                 void *data);
 /* sim_stream_gated: the same, not before `ready(data)` is true; that is up to other processes. */
 cudaError_t sim_stream_gated(cudaStream_t stream, const char *name, bool (*ready)(void *data),
                              void (*run)(void *data), void *data);
 void sim_stream_call(cudaStream_t stream, const SimCall *call, bool begin);
+/* sim_drain_all: does all that is queued on any stream. */
+void sim_drain_all(void);
+bool sim_is_capturing(void);
+/* sim_is_pinned: whether these bytes are of one allocation of pinned host memory. */
+bool sim_is_pinned(const void *address, size_t n_bytes);
+/* What cudaGetLastError gives; success does not overwrite an error. */
+void cudasim_set_error(cudaError_t error);
 void sim_allow_shared(const void *kernel, size_t bytes);
 size_t sim_allowed_shared(const void *kernel);
 

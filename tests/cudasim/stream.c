@@ -292,8 +292,6 @@ static cudaError_t add(cudaStream_t stream, Work *work)
     return sim_failed() ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
-void cudasim_set_error(cudaError_t error);
-
 static unsigned long long volume(dim3 size) { return (unsigned long long)size.x * size.y * size.z; }
 
 static bool launch_is_legal(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes)
@@ -374,7 +372,6 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
                             cudaStream_t stream)
 {
     (void)kind;
-    bool sim_is_pinned(const void *address, size_t n_bytes);
     if (!sim_is_device(dst) && !sim_is_pinned(dst, bytes)) return cudaErrorInvalidValue;
     if (!sim_is_device(src) && !sim_is_pinned(src, bytes)) return cudaErrorInvalidValue;
     Work *work = work_create(OP_COPY, "cudaMemcpyAsync");
@@ -446,7 +443,6 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
     return cudaSuccess;
 }
 
-void sim_drain_all(void);
 void sim_drain_all(void)
 {
     drain(NULL);
@@ -454,7 +450,6 @@ void sim_drain_all(void)
         if (sim.streams[i]) join(&sim.host, &sim.streams[i]->clock);
 }
 
-bool sim_is_capturing(void);
 bool sim_is_capturing(void)
 {
     for (int i = 0; i < SIM_MAX_STREAMS; i++)
