@@ -10,7 +10,7 @@
 #   of. With synchronised batch norms micro-batches would be another computation: there the three orders are those of
 #   1, 2 and 4 threads, each of which sums a part of the images, as a rank does. And without the exchange, each rank
 #   with norms of its own, the losses must be found to differ;
-# - eval's result file the same to the byte;
+# - eval's result file the same to the byte, and validation during training what eval says;
 # - after a kill all other ranks gone within 60 s, with another exit code than 0 and a line that names rank, step and
 #   op. Exits non-zero otherwise.
 set -euo pipefail
@@ -115,6 +115,17 @@ done
 start torchrun 2 "$place/unsynced" --train.steps=10 --optim.bn=train
 finish "$place/unsynced"
 if same "$place/unsynced" "$place/sync1" >/dev/null; then fail "norms of each rank give the losses of all ranks' norms"; fi
+
+# Validation shared by four ranks, each with norms of its own, says what eval says of the saved weights.
+start torchrun 4 "$place/validated" --train.steps=4 --optim.bn=train --val.root="$place/scenes" --val.every=4
+finish "$place/validated"
+"$retort" eval configs/recipes/own_data.yaml --weights="$place/validated/model.safetensors" \
+    --data.root="$place/scenes" --prompts=box --run.threads=1 --out="$place/validated.json" >/dev/null 2>&1
+validated=$(grep -o '"val_miou":[-0-9.e]*' "$place/validated/log.jsonl" | cut -d : -f 2)
+evaluated=$(tr -d ' \n' <"$place/validated.json" | grep -o '"box":{"all":[-0-9.e]*' | cut -d : -f 3)
+echo "validation on 4 ranks: mIoU $validated; eval: $evaluated %"
+awk -v v="$validated" -v e="$evaluated" 'BEGIN { exit !(v > 0 && sprintf("%.13g", 100 * v) == sprintf("%.13g", e)) }' ||
+    fail "validation and eval differ"
 
 # judge N: eval of the run's weights on N ranks, its result in $place/eval.N.json.
 judge() {

@@ -277,24 +277,11 @@ static Status eval_all(Eval *e)
 
 /* ---- results ---- */
 
-/* The masks of all ranks, to all. */
-static Status merge_ranks(Comm *comm, Miou *miou)
-{
-    Miou own = *miou;
-    *miou = (Miou){0};
-    for (int rank = 0; rank < comm_size(comm); rank++) {
-        Miou part = own;
-        TRY(comm_broadcast(comm, "a rank's scores", &part, sizeof part, rank));
-        miou_merge(miou, &part);
-    }
-    return OK;
-}
-
 static Status merge_all(Eval *e)
 {
     comm_at_step(e->comm, source_size(e->source)); /* behind the last image, on all ranks */
-    TRY(merge_ranks(e->comm, &e->box_fill));
-    for (int i = 0; i < e->n_kinds; i++) TRY(merge_ranks(e->comm, &e->kinds[i].miou));
+    TRY(miou_merge_ranks(e->comm, &e->box_fill));
+    for (int i = 0; i < e->n_kinds; i++) TRY(miou_merge_ranks(e->comm, &e->kinds[i].miou));
     return OK;
 }
 

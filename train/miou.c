@@ -28,12 +28,24 @@ void miou_add(Miou *miou, double area_px, double iou)
     }
 }
 
-void miou_merge(Miou *miou, const Miou *other)
+static void merge(Miou *miou, const Miou *other)
 {
     for (int i = 0; i < N_AREA_CLASSES; i++) {
         miou->sum[i] += other->sum[i];
         miou->n[i] += other->n[i];
     }
+}
+
+Status miou_merge_ranks(Comm *comm, Miou *miou)
+{
+    Miou own = *miou;
+    *miou = (Miou){0};
+    for (int rank = 0; rank < comm_size(comm); rank++) {
+        Miou part = own;
+        TRY(comm_broadcast(comm, "a rank's scores", &part, sizeof part, rank));
+        merge(miou, &part);
+    }
+    return OK;
 }
 
 double miou_mean(const Miou *miou, AreaClass area)

@@ -1,4 +1,5 @@
-/* Mean IoU of masks, over all and by the size of the object. Used by `retort eval`.
+/* Mean IoU of masks, over all and by the size of the object. Used by `retort eval` and by validation
+ * during training.
  *
  * source  the published evaluation: COCO's size classes by the annotation's area, bounds inclusive
  *         on both sides, so that an area on a bound counts in both; means over masks, not images
@@ -7,6 +8,8 @@
 #define RETORT_TRAIN_MIOU_H
 
 #include <stdint.h>
+
+#include "kernels/comm/comm.h"
 
 typedef enum AreaClass { AREA_ALL, AREA_LARGE, AREA_MEDIUM, AREA_SMALL, N_AREA_CLASSES } AreaClass;
 
@@ -21,7 +24,8 @@ typedef struct Miou { /* zero-initialise */
 double mask_iou(const uint8_t *a, const uint8_t *b, int64_t n_px);
 
 void miou_add(Miou *miou, double area_px, double iou); /* iou 0..1 */
-void miou_merge(Miou *miou, const Miou *other);        /* adds the masks of another */
+/* miou_merge_ranks: the masks of all ranks, to all of them. errors  E_NETWORK */
+Status miou_merge_ranks(Comm *comm, Miou *miou);
 double miou_mean(const Miou *miou, AreaClass area); /* 0..1; NaN if the class is empty */
 
 #endif

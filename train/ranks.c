@@ -82,6 +82,21 @@ Status ranks_share_store(Comm *comm, const char *name, Store *store)
     return status;
 }
 
+Status ranks_share_buffers(Comm *comm, Store *store)
+{
+    Status status = OK;
+    for (int i = 0; i < store->n_entries && comm && status == OK; i++) {
+        const StoreEntry *entry = &store->entries[i];
+        if (entry->kind != STORE_BUFFER) continue;
+        size_t n_bytes = (size_t)shape_elems(entry->shape) * dtype_size(entry->dtype);
+        void *host = mem_alloc(n_bytes);
+        status = share_part(comm, entry->name, store,
+                            (size_t)((char *)entry->data - (char *)store->memory), n_bytes, host);
+        free(host);
+    }
+    return status;
+}
+
 /* ---- the learning rate ---- */
 
 void ranks_print_lr(const Options *o, int n_ranks, FILE *out)

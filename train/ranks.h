@@ -23,6 +23,10 @@ Status ranks_divide_batch(Options *options, int n_ranks);
 /* ranks_share_store: rank 0's whole store to all. errors  E_NETWORK, E_DEVICE */
 Status ranks_share_store(Comm *comm, const char *name, Store *store);
 
+/* ranks_share_buffers: rank 0's buffers alone, which each rank's own batch norms make its own.
+ * errors  E_NETWORK, E_DEVICE */
+Status ranks_share_buffers(Comm *comm, Store *store);
+
 /* ranks_print_lr: the peak learning rate, and by which rule it came about. */
 void ranks_print_lr(const Options *options, int world_size, FILE *out);
 

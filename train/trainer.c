@@ -274,7 +274,7 @@ static Status open_all(Trainer *t)
     t->recipe.backend->comm = t->comm;
     TRY(open_data(t));
     TRY(open_step(t));
-    if (t->leads) TRY(validation_open(t->options, &t->recipe, t->kind, &t->validation));
+    TRY(validation_open(t->options, &t->recipe, t->kind, &t->validation));
     TRY(pin_choices(t));
     TRY(open_run(t));
     return share_start(t);
@@ -437,27 +437,31 @@ static void time_step(Trainer *t, double start_seconds, StepResult *result)
     t->wait_seconds = wait_seconds;
 }
 
-/* The weights after next_step updates; a new best is saved at once. */
+/* The weights after next_step updates, on all ranks; a new best is saved at once. */
 static Status validate(Trainer *t)
 {
     double miou;
+    TRY(ranks_share_buffers(t->comm, t->recipe.store)); /* norms of each rank: rank 0's are the run's */
     TRY(validation_run(t->validation, t->next_step - 1, t->log, t->board, &miou));
+    if (!t->leads) return OK;
     TRY(saver_wait(t->saver)); /* until then its thread may change the best score */
     if (t->folder->best_step >= 0 && !(miou > t->folder->best_score)) return OK;
     log_text(t->log, LOG_INFO, "the best so far, its state is kept");
     return save_state(t, miou);
 }
 
-/* What rank 0 does between two steps, while the others wait for it in the next one. */
+/* Between two steps. What rank 0 alone does, the others wait for in the next one. */
 static Status keep_step(Trainer *t, const StepResult *result)
 {
-    TRY(record_step(t, result));
-    show_step(t, result);
+    if (t->leads) {
+        TRY(record_step(t, result));
+        show_step(t, result);
+        TRY(saver_poll(t->saver));
+    }
     t->next_step++;
-    TRY(saver_poll(t->saver));
     comm_doing(t->comm, "", "judging or saving", true);
     if (validation_is_due(t->validation, t->next_step, t->n_steps)) TRY(validate(t));
-    return save_is_due(t) ? save_state(t, NAN) : OK;
+    return t->leads && save_is_due(t) ? save_state(t, NAN) : OK;
 }
 
 static void name_faults(Trainer *t, const Batch *batch)
@@ -486,9 +490,7 @@ static Status run_step(Trainer *t, bool *stop)
     if (scaler_update(&t->scaler, result.ok != 0) != OK) return explain_bad_step(t, batch, &result);
     time_step(t, start_seconds, &result);
     *stop = t->comm ? result.stopping > 0 : stop_asked() != 0;
-    if (t->leads) return keep_step(t, &result);
-    t->next_step++;
-    return OK;
+    return keep_step(t, &result);
 }
 
 static Status report_profile(Trainer *t)

@@ -14,13 +14,13 @@ enum { BOXES_AT_ONCE = 8 };
 
 struct Validation {
     int64_t every;
+    Comm *comm; /* the ranks that share the images; NULL: one */
     Source *source;
     Predictor *predictor;
     JudgedImage image; /* the present one */
     BoundaryScratch boundary;
     float *logits, *iou; /* (BOXES_AT_ONCE,3,lowres,lowres), (BOXES_AT_ONCE,3) */
-    double sum_iou, sum_boundary_iou;
-    int64_t n_masks;
+    Miou miou, boundary_miou;
 };
 
 /* ---- opening ---- */
@@ -49,7 +49,7 @@ Status validation_open(const Options *options, const Recipe *recipe, StepKind ki
         return status_fail(E_CONFIG, "val.root: masks of a distilled encoder come from its "
                                      "teacher's decoder; set teacher.model and teacher.weights");
     Validation *v = mem_alloc(sizeof *v);
-    *v = (Validation){.every = options->val_every};
+    *v = (Validation){.every = options->val_every, .comm = recipe->backend->comm};
     Status status = open_parts(options, recipe, kind, v);
     if (status == OK)
         *out = v;
@@ -96,9 +96,8 @@ static Status score_mask(Validation *v, const Annotation *item, int64_t place)
     rle_decode(&item->mask, truth);
     predictor_mask(v->predictor, v->logits + number * lowres * lowres, prediction);
     TRY(boundary_iou(&v->boundary, truth, prediction, size, boundary_distance(size), &boundary));
-    v->sum_iou += mask_iou(truth, prediction, size.height * size.width);
-    v->sum_boundary_iou += boundary;
-    v->n_masks++;
+    miou_add(&v->miou, item->area, mask_iou(truth, prediction, size.height * size.width));
+    miou_add(&v->boundary_miou, item->area, boundary);
     return OK;
 }
 
@@ -129,10 +128,10 @@ static Status score_masks(Validation *v)
     return boxes.n > 0 ? score_boxes(v, &boxes) : OK;
 }
 
-static Status record(const Validation *v, int64_t step, double miou, double seconds, Log *log,
-                     Tensorboard *board)
+static Status record(const Validation *v, int64_t step, double seconds, Log *log, Tensorboard *board)
 {
-    double boundary = v->sum_boundary_iou / (double)v->n_masks;
+    double miou = miou_mean(&v->miou, AREA_ALL);
+    double boundary = miou_mean(&v->boundary_miou, AREA_ALL);
     LogField fields[] = {
         LOG_INT("step", step),
         LOG_DOUBLE("val_miou", miou),
@@ -143,7 +142,7 @@ static Status record(const Validation *v, int64_t step, double miou, double seco
     log_text(log, LOG_INFO,
              "validation after step %" PRId64 ": mIoU %.4f, boundary IoU %.4f, %" PRId64
              " masks of %" PRId64 " images, %.1f s",
-             step, miou, boundary, v->n_masks, source_size(v->source), seconds);
+             step, miou, boundary, v->miou.n[AREA_ALL], source_size(v->source), seconds);
     TRY(log_record(log, sizeof fields / sizeof fields[0], fields));
     return tensorboard_add(board, step, sizeof scalars / sizeof scalars[0], scalars);
 }
@@ -153,12 +152,14 @@ Status validation_run(Validation *validation, int64_t step, Log *log, Tensorboar
 {
     Validation *v = validation;
     double start = clock_seconds();
-    v->sum_iou = v->sum_boundary_iou = 0;
-    v->n_masks = 0;
-    for (int64_t i = 0; i < source_size(v->source); i++) {
+    v->miou = v->boundary_miou = (Miou){0};
+    for (int64_t i = comm_rank(v->comm); i < source_size(v->source); i += comm_size(v->comm)) {
         TRY(judged_read(&v->image, v->source, i, v->predictor));
         TRY(score_masks(v));
     }
-    *miou = v->sum_iou / (double)v->n_masks;
-    return record(v, step, *miou, clock_seconds() - start, log, board);
+    TRY(miou_merge_ranks(v->comm, &v->miou));
+    TRY(miou_merge_ranks(v->comm, &v->boundary_miou));
+    *miou = miou_mean(&v->miou, AREA_ALL);
+    if (comm_rank(v->comm) > 0) return OK;
+    return record(v, step, clock_seconds() - start, log, board);
 }
