@@ -1,12 +1,12 @@
 /* `retort bench`: times of training steps, forward passes and the loader.
  *
  *   retort bench encoder|decoder|distill|finetune|loader CONFIG [--repeat=N] [--inputs=F]
- *                [--json=F] [--trace=F] [--out=F] [--key=value ..]
+ *                [--json=F] [--trace=F] [--out=F] [--peak=GFLOPS] [--key=value ..]
  *
  * The step is the one that trains (train/step.h), on made-up inputs or those of a file as `retort
  * trace` takes it, from init.weights or initial weights. Prints the minimum and median over the
  * repeats, images per second, GFLOP/s (2 x multiply-adds of matrix products, convolutions and
- * attention, as executed) and the share of the peak measured here by one large matrix product; the
+ * attention, as executed) and the share of --peak, or of what one large matrix product reaches here; the
  * memory that the plan says, and by how much the process really grew over it. --json writes the
  * same, with every repeat's time and loss, that of the run that warms up first. --run.profile=true
  * adds one profiled run; --trace also writes it as a trace for Chrome or Perfetto. --out is for the
@@ -32,7 +32,7 @@
 
 static const char usage[] = "retort bench encoder|decoder|distill|finetune|loader CONFIG "
                             "[--repeat=N] [--inputs=F] [--json=F] [--trace=F] [--out=F] "
-                            "[--key=value ..]";
+                            "[--peak=GFLOPS] [--key=value ..]";
 
 typedef struct Bench {
     StepKind kind;
@@ -213,6 +213,7 @@ static Status measure(Bench *bench)
     result->planned_bytes = (int64_t)plan->memory.total;
     result->measured_bytes = bench_resident_bytes("VmHWM") - bench->resident_before;
     result->macs = account_macs(bench->step->graph, plan, false);
+    if (result->peak_gflops > 0) return OK; /* given */
     return profile_measure_peak(bench->recipe.backend, c->precision, &result->peak_gflops);
 }
 
@@ -245,7 +246,7 @@ static void print(const BenchResult *r)
            r->work, r->model, r->precision, (long long)r->batch, r->n_threads, 1e3 * median,
            1e3 * bench_minimum(r), 1e3 * median / (double)r->batch, (double)r->batch / median);
     if (r->macs > 0)
-        printf(", %.1f GFLOP/s, %.0f%% of the measured peak of %.0f, plan %.0f MiB", gflops,
+        printf(", %.1f GFLOP/s, %.0f%% of the peak of %.0f, plan %.0f MiB", gflops,
                100 * gflops / r->peak_gflops, r->peak_gflops, (double)r->planned_bytes / (1 << 20));
     printf(", measured %.0f\n", (double)r->measured_bytes / (1 << 20));
 }
@@ -294,11 +295,12 @@ static Status parse(Args *args, Bench *bench)
     bench->json = args_flag(args, "json");
     bench->trace = args_flag(args, "trace");
     bench->out = args_flag(args, "out");
-    bool of_step = bench->inputs_path || bench->trace;
+    TRY(args_double(args, "peak", 0, &bench->result.peak_gflops));
+    bool of_step = bench->inputs_path || bench->trace || bench->result.peak_gflops > 0;
     bool gives_none = bench->kind != STEP_ENCODE && bench->out != NULL;
     if (bench->is_loader ? of_step : gives_none)
         return status_fail(E_CONFIG, "--%s means nothing to bench %s; usage: %s",
-                           bench->is_loader ? "inputs or --trace" : "out", bench->result.work,
+                           bench->is_loader ? "inputs, --trace or --peak" : "out", bench->result.work,
                            usage);
     TRY(args_int(args, "repeat", 5, 1, 1000, &bench->result.repeat));
     return options_load(bench->config, args->n, args->words, &bench->options);

@@ -2,6 +2,7 @@
 #   make test-cudasim    every op on the simulator, and the simulator's own tests; skipped, by name,
 #                        where there is no CUDA toolkit, unless REQUIRE_CUDASIM=1
 #   make mutants-cuda    the backend with one fault at a time; the tests must find each
+#   make gpu-check       the same tests on a GPU, then times and memory; GPU_BACKEND=cudasim tries it without one
 SIM = $(BUILD)/cudasim
 # Instrumented as for ThreadSanitizer, but linked with the simulator's own hooks. Aggregates stay whole, so
 # that a load of a float4 is seen as one access of 16 bytes.
@@ -23,7 +24,7 @@ $(BUILD)/libretort_cudasim.so: $(SIM_OBJ)
 	$(CXX) -shared $^ -lm -o $@
 	$(call all_ops_bound,$@)
 # The plug-in lies beside the program that opens it, and the tests are programs, too.
-$(SIM)/tests/libretort_cudasim.so: $(BUILD)/libretort_cudasim.so
+$(SIM)/tests/libretort_%.so: $(BUILD)/libretort_%.so
 	@mkdir -p $(@D)
 	ln -sf ../../$(<F) $@
 
@@ -58,4 +59,8 @@ test-cudasim mutants-cuda:
 endif
 
 
-.PHONY: test-cudasim mutants-cuda
+GPU_BACKEND ?= cuda
+gpu-check: setup $(SIM_TESTS) $(BUILD)/libretort_$(GPU_BACKEND).so $(SIM)/tests/libretort_$(GPU_BACKEND).so
+	scripts/gpu_check.sh $(BUILD) $(GPU_BACKEND)
+
+.PHONY: test-cudasim mutants-cuda gpu-check
