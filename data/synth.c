@@ -206,9 +206,9 @@ Status synth_paint(SynthPainter *painter, uint64_t number, SynthImage *image)
     int64_t n_masks = 0;
     for (uint64_t again = 0; n_masks == 0; again++) {
         /* All objects may be too small or lie outside the image: then the scene is drawn anew. */
-        if (again == 1000)
+        if (again == 100)
             return status_fail(E_CONFIG,
-                               "1000 scenes without an object of %lld px; paint larger or more "
+                               "100 scenes without an object of %lld px; paint larger or more "
                                "objects, or ask for less",
                                (long long)painter->config.min_area);
         uint64_t key = number + (again << 48);
