@@ -239,6 +239,9 @@ Test(scenes, of_other_sizes_and_numbers)
     config = usual;
     config.max_objects = SYNTH_MAX_OBJECTS + 1;
     cr_expect_eq(synth_painter_create(&config, &painter), E_CONFIG);
+    config = usual;
+    config.min_area = SYNTH_MIN_AREA - 1;
+    cr_expect_eq(synth_painter_create(&config, &painter), E_CONFIG);
 }
 
 /* ---- Files ---- */
