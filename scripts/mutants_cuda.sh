@@ -53,7 +53,7 @@ judge() {
     fi
     ln "$sim/tests/$program" "$dir/$program" # a plug-in lies beside the program that opens it
     if ! "$sim/tests/$program" -j1 --filter "$filter" >"$dir/log" 2>&1; then
-        echo "$name: BROKEN: $filter fails without the fault"
+        echo "$name: BROKEN: $filter fails without the fault: $(grep -a -m 1 -E 'cannot|FAIL' "$dir/log")"
     elif timeout 300 "$dir/$program" -j1 --color=never --filter "$filter" >"$dir/log" 2>&1; then
         echo "$name: SURVIVED: $(sed -n 's/^Fault: //p' "$patch")"
     elif grep -aq 'cannot load the plug-in' "$dir/log"; then

@@ -23,8 +23,9 @@ $(BUILD)/tests/cudasim/%.o: CFLAGS += -fPIC -fvisibility=hidden $(CUDA_INCLUDE)
 $(BUILD)/libretort_cudasim.so: $(SIM_OBJ)
 	$(CXX) -shared $^ -lm -o $@
 	$(call all_ops_bound,$@)
-# The plug-in lies beside the program that opens it, and the tests are programs, too.
-$(SIM)/tests/libretort_%.so: $(BUILD)/libretort_%.so
+# The plug-in lies beside the program that opens it, and the tests are programs, too. Both links are named here:
+# a file that only a pattern can make is removed by make when it ends.
+$(addprefix $(SIM)/tests/libretort_,cuda.so cudasim.so): $(SIM)/tests/%.so: $(BUILD)/%.so
 	@mkdir -p $(@D)
 	ln -sf ../../$(<F) $@
 
