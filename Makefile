@@ -81,7 +81,7 @@ RUN_TESTS = test_selftest test_inspect test_runs test_validation test_source tes
 $(addprefix $(BUILD)/tests/,$(RUN_TESTS)): $(BUILD)/tests/program.o $(BUILD)/tests/make_scenes.o
 $(BUILD)/tests/test_data_loader: $(BUILD)/tests/loader_hash.o $(BUILD)/tests/make_scenes.o
 $(BUILD)/tests/test_allocations: $(BUILD)/tests/alloc_count.o
-$(BUILD)/tests/test_allocations: LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
+$(BUILD)/tests/test_allocations: private LDLIBS += -Wl,--wrap=exec_run,--wrap=feed_batch
 
 $(BUILD)/tests/test_kat_forward $(BUILD)/tests/kat_long $(BUILD)/tests/deviations: $(BUILD)/tests/kat_bench.o
 $(BUILD)/tests/test_kat_forward: $(BUILD)/tests/kat_decoder.o

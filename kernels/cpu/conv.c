@@ -43,6 +43,16 @@ ConvShape conv_shape(const KernelCall *call)
     };
 }
 
+ConvShape conv_flat_shape(const KernelCall *call)
+{
+    ConvShape s = conv_shape(call);
+    if (conv_is_pointwise(&s)) {
+        s.w = s.out_w = s.n * s.h * s.w;
+        s.n = s.h = s.out_h = 1;
+    }
+    return s;
+}
+
 void conv_dtypes(const KernelCall *call, DType *in, DType *out)
 {
     bool bf16 = call->src[0].dtype == DT_BF16 && call->src[1].dtype == DT_BF16 && onednn_has_bf16();
@@ -122,11 +132,11 @@ static Status conv_bind(Backend *backend, KernelCall *call)
     conv_dtypes(call, &in, &out);
     if (shape.groups == shape.c && shape.k == shape.c && shape.groups > 1)
         return conv_depthwise_bind(call);
-    if (conv_tiles_usable(&shape, in)) return conv_tiles_bind(call);
+    if (conv_forward_usable(&shape, in)) return conv_forward_bind(call);
+    if (conv_data_usable(&shape, in)) return conv_data_bind(call);
+    if (conv_weight_usable(&shape, in)) return conv_weight_bind(call);
     if (pointwise && shape.groups == 1) return conv_product_bind(backend->context, call);
     if (pointwise) return conv_grouped_bind(call);
-    if (conv_phases_usable(&shape)) return conv_phases_bind(backend->context, call);
-    if (conv_columns_usable(&shape)) return conv_columns_bind(backend->context, call);
     return conv_dense_bind(backend->context, call);
 }
 

@@ -1,12 +1,11 @@
-/* The parts of the CPU convolutions: conv.c reads the shape and picks one of seven ways.
+/* The parts of the CPU convolutions: conv.c reads the shape and picks a way.
  *
- *   tiles      the forward pass in f32: own products of tiles, in short sums
- *   product    1x1, stride 1, one group: a matrix product over all pixels
  *   depthwise  one channel per group: own kernels over NHWC rows
  *   grouped    1x1 in groups (LiteMLA: 16 or 32 channels each): own small products
- *   phases     the data pass as stride-1 forward convolutions, which run faster
- *   columns    the weight pass at stride 2 as a matrix product over gathered pixels
- *   dense      everything else: oneDNN's convolution
+ *   forward, data, weight
+ *              the three passes in f32: own products of tiles, in short sums
+ *   product    1x1, stride 1, one group, where no tiles are used: a matrix product over all pixels
+ *   dense      everything else, bf16 above all: oneDNN's convolution
  */
 #ifndef RETORT_KERNELS_CPU_CONV_H
 #define RETORT_KERNELS_CPU_CONV_H
@@ -26,6 +25,8 @@ typedef struct ConvShape {
 } ConvShape;
 
 ConvShape conv_shape(const KernelCall *call);
+/* conv_flat_shape: the same, but a 1x1 convolution as one row of all pixels. */
+ConvShape conv_flat_shape(const KernelCall *call);
 
 /* Whether each output sees one pixel, the one at its own place. */
 static inline bool conv_is_pointwise(const ConvShape *s)
@@ -35,15 +36,13 @@ static inline bool conv_is_pointwise(const ConvShape *s)
 
 Status conv_product_bind(OnednnEngine *engine, KernelCall *call);
 Status conv_dense_bind(OnednnEngine *engine, KernelCall *call);
-/* conv_phases_usable: whether the pass can, and should, be run by phases. */
-bool conv_phases_usable(const ConvShape *shape);
-Status conv_phases_bind(OnednnEngine *engine, KernelCall *call);
-/* conv_columns_usable: likewise. */
-bool conv_columns_usable(const ConvShape *shape);
-Status conv_columns_bind(OnednnEngine *engine, KernelCall *call);
-/* conv_tiles_usable: likewise, for maps of dtype `in`. */
-bool conv_tiles_usable(const ConvShape *shape, DType in);
-Status conv_tiles_bind(KernelCall *call);
+/* conv_PASS_usable: whether the tiles can, and should, run the pass for maps of dtype `in`. */
+bool conv_forward_usable(const ConvShape *shape, DType in);
+Status conv_forward_bind(KernelCall *call);
+bool conv_data_usable(const ConvShape *shape, DType in);
+Status conv_data_bind(KernelCall *call);
+bool conv_weight_usable(const ConvShape *shape, DType in);
+Status conv_weight_bind(KernelCall *call);
 Status conv_depthwise_bind(KernelCall *call);
 Status conv_grouped_bind(KernelCall *call);
 

@@ -1,13 +1,20 @@
 /* Convolutions through oneDNN, in three passes, on plain NHWC maps.
  *
- * Called by conv.c and conv_phases.c. oneDNN chooses the layout of the weights; they are brought
+ * Called by conv.c. oneDNN chooses the layout of the weights; they are brought
  * into it (or, as a gradient, out of it) on each run, which costs little beside the maps.
  */
-#include "kernels/cpu/conv_dense.h"
+#include "kernels/cpu/conv.h"
 
 #include "base/memory.h"
 
 #include <stdlib.h>
+
+typedef struct DenseState {
+    OnednnPrimitive conv, reorder; /* reorder.primitive NULL: the plain layout was chosen */
+    bool weights_are_result;
+    size_t weights_offset, conv_pad_offset, reorder_pad_offset; /* in the call's scratch */
+    Stage src[2], dst;
+} DenseState;
 
 /* ---- descriptors ---- */
 
@@ -64,7 +71,7 @@ static Status make_forward(OnednnEngine *engine, const KernelCall *call, const C
     DNNL_TRY(call, dnnl_convolution_forward_desc_init(
                        &desc, dnnl_forward_training, dnnl_convolution_direct, &d->src, &d->weights,
                        shape->bias ? &d->bias : NULL, &d->dst, d->strides, d->pads, d->end_pads));
-    return onednn_make(engine, call, &desc, (OnednnOptions){0}, shape->bias ? 4 : 3, args, out);
+    return onednn_make(engine, call, &desc, NULL, shape->bias ? 4 : 3, args, out);
 }
 
 /* The forward descriptor by which oneDNN finds the matching backward implementation. Its dtypes are
@@ -90,7 +97,7 @@ static Status make_data(OnednnEngine *engine, const KernelCall *call, const Desc
     DNNL_TRY(call, dnnl_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &d->src,
                                                             &d->weights, &d->dst, d->strides,
                                                             d->pads, d->end_pads));
-    return onednn_make(engine, call, &desc, (OnednnOptions){.hint = hint}, 3, args, out);
+    return onednn_make(engine, call, &desc, hint, 3, args, out);
 }
 
 static Status make_weight(OnednnEngine *engine, const KernelCall *call, const Descs *d,
@@ -101,7 +108,7 @@ static Status make_weight(OnednnEngine *engine, const KernelCall *call, const De
     DNNL_TRY(call, dnnl_convolution_backward_weights_desc_init(&desc, dnnl_convolution_direct,
                                                                &d->src, &d->weights, NULL, &d->dst,
                                                                d->strides, d->pads, d->end_pads));
-    return onednn_make(engine, call, &desc, (OnednnOptions){.hint = hint}, 3, args, out);
+    return onednn_make(engine, call, &desc, hint, 3, args, out);
 }
 
 static Status make_conv(OnednnEngine *engine, const KernelCall *call, const ConvShape *shape,
@@ -118,7 +125,7 @@ static Status make_conv(OnednnEngine *engine, const KernelCall *call, const Conv
 
 /* The weights' way between the plain layout and the chosen one, if these differ. */
 static Status make_reorder(OnednnEngine *engine, KernelCall *call, const ConvShape *shape, DType in,
-                           DenseConv *dense)
+                           DenseState *dense)
 {
     bool result = dense->weights_are_result;
     const dnnl_memory_desc_t *chosen = &dense->conv.descs[result ? 2 : 1];
@@ -132,17 +139,10 @@ static Status make_reorder(OnednnEngine *engine, KernelCall *call, const ConvSha
     return OK;
 }
 
-Status dense_make(OnednnEngine *engine, KernelCall *call, const ConvShape *shape, DType in,
-                  DType out, DenseConv *dense)
-{
-    *dense = (DenseConv){.weights_are_result = shape->pass == CONV_WEIGHT};
-    TRY(make_conv(engine, call, shape, in, out, &dense->conv));
-    dense->conv_pad_offset = stage_book(call, dense->conv.scratchpad_bytes);
-    return make_reorder(engine, call, shape, in, dense);
-}
+/* ---- running ---- */
 
-void dense_run(const KernelCall *call, const DenseConv *dense, const void *first,
-               const void *second, void *result, const void *bias)
+static void convolve(const KernelCall *call, const DenseState *dense, const void *first,
+                     const void *second, void *result)
 {
     char *scratch = call->scratch;
     void *chosen = scratch + dense->weights_offset, *pad = scratch + dense->reorder_pad_offset;
@@ -152,39 +152,26 @@ void dense_run(const KernelCall *call, const DenseConv *dense, const void *first
         second = chosen;
     }
     void *target = reorders && dense->weights_are_result ? chosen : result;
-    const void *data[] = {first, second, target, bias};
+    const void *data[] = {first, second, target, call->src[2].data};
     onednn_run(&dense->conv, data, scratch + dense->conv_pad_offset);
     if (target != result) onednn_run(&dense->reorder, (const void *[]){chosen, result}, pad);
 }
 
-void dense_free(DenseConv *dense)
+static void dense_run(const KernelCall *call)
 {
+    const DenseState *dense = call->state;
+    const void *first = stage_in(call, &dense->src[0], &call->src[0]);
+    const void *second = stage_in(call, &dense->src[1], &call->src[1]);
+    convolve(call, dense, first, second, stage_target(call, &dense->dst, &call->dst[0]));
+    stage_out(call, &dense->dst, &call->dst[0]);
+}
+
+static void dense_release(void *pointer)
+{
+    DenseState *dense = pointer;
     onednn_free(&dense->conv);
     onednn_free(&dense->reorder);
-}
-
-/* ---- a pass as it is ---- */
-
-typedef struct PlainState {
-    DenseConv dense;
-    Stage src[2], dst;
-} PlainState;
-
-static void plain_run(const KernelCall *call)
-{
-    const PlainState *state = call->state;
-    const void *first = stage_in(call, &state->src[0], &call->src[0]);
-    const void *second = stage_in(call, &state->src[1], &call->src[1]);
-    void *result = stage_target(call, &state->dst, &call->dst[0]);
-    dense_run(call, &state->dense, first, second, result, call->src[2].data);
-    stage_out(call, &state->dst, &call->dst[0]);
-}
-
-static void plain_release(void *pointer)
-{
-    PlainState *state = pointer;
-    dense_free(&state->dense);
-    free(state);
+    free(dense);
 }
 
 Status conv_dense_bind(OnednnEngine *engine, KernelCall *call)
@@ -192,12 +179,15 @@ Status conv_dense_bind(OnednnEngine *engine, KernelCall *call)
     DType in, out;
     conv_dtypes(call, &in, &out);
     ConvShape shape = conv_shape(call);
-    PlainState *state = mem_alloc(sizeof *state);
-    call->state = state;
-    call->release = plain_release;
-    call->run = plain_run;
-    state->src[0] = stage_plan(call, &call->src[0], in);
-    state->src[1] = stage_plan(call, &call->src[1], in);
-    state->dst = stage_plan(call, &call->dst[0], out);
-    return dense_make(engine, call, &shape, in, out, &state->dense);
+    DenseState *dense = mem_alloc(sizeof *dense);
+    *dense = (DenseState){.weights_are_result = shape.pass == CONV_WEIGHT};
+    call->state = dense;
+    call->release = dense_release;
+    call->run = dense_run;
+    dense->src[0] = stage_plan(call, &call->src[0], in);
+    dense->src[1] = stage_plan(call, &call->src[1], in);
+    dense->dst = stage_plan(call, &call->dst[0], out);
+    TRY(make_conv(engine, call, &shape, in, out, &dense->conv));
+    dense->conv_pad_offset = stage_book(call, dense->conv.scratchpad_bytes);
+    return make_reorder(engine, call, &shape, in, dense);
 }

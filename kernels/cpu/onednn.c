@@ -112,33 +112,29 @@ static Status finish(OnednnEngine *engine, const KernelCall *call, dnnl_primitiv
     return status;
 }
 
-static dnnl_primitive_attr_t make_attributes(bool accumulate)
+static dnnl_primitive_attr_t make_attributes(void)
 {
     dnnl_primitive_attr_t attr = NULL;
-    dnnl_post_ops_t ops = NULL;
-    bool made = dnnl_primitive_attr_create(&attr) == dnnl_success &&
-                dnnl_post_ops_create(&ops) == dnnl_success;
-    if (made && accumulate) made = dnnl_post_ops_append_sum(ops, 1.0f) == dnnl_success;
-    made = made && dnnl_primitive_attr_set_post_ops(attr, ops) == dnnl_success &&
-           dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success;
+    bool made =
+        dnnl_primitive_attr_create(&attr) == dnnl_success &&
+        dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user) == dnnl_success;
     assert(made);
-    dnnl_post_ops_destroy(ops);
     return attr;
 }
 
 Status onednn_make(OnednnEngine *engine, const KernelCall *call, const_dnnl_op_desc_t desc,
-                   OnednnOptions options, int n_args, const int *arg_ids, OnednnPrimitive *out)
+                   const dnnl_convolution_desc_t *hint, int n_args, const int *arg_ids, OnednnPrimitive *out)
 {
     *out = (OnednnPrimitive){0};
     int threads_before = omp_get_max_threads();
     omp_set_num_threads(call->n_threads);
-    dnnl_primitive_attr_t attr = make_attributes(options.accumulate);
+    dnnl_primitive_attr_t attr = make_attributes();
     dnnl_primitive_desc_t primitive_desc = NULL, forward = NULL;
     Status status = OK;
-    if (options.hint)
+    if (hint)
         status = onednn_status(
             call, "primitive_desc_create of the forward hint",
-            dnnl_primitive_desc_create(&forward, options.hint, attr, engine->engine, NULL));
+            dnnl_primitive_desc_create(&forward, hint, attr, engine->engine, NULL));
     if (status == OK)
         status = onednn_status(
             call, "primitive_desc_create",
@@ -157,7 +153,7 @@ Status onednn_make_reorder(OnednnEngine *engine, const KernelCall *call,
     *out = (OnednnPrimitive){0};
     int threads_before = omp_get_max_threads();
     omp_set_num_threads(call->n_threads);
-    dnnl_primitive_attr_t attr = make_attributes(false);
+    dnnl_primitive_attr_t attr = make_attributes();
     dnnl_primitive_desc_t desc = NULL;
     Status status = onednn_status(
         call, "reorder_primitive_desc_create",

@@ -23,6 +23,5 @@ Status product_make(OnednnEngine *engine, const KernelCall *call, const ProductS
     dnnl_matmul_desc_t desc;
     DNNL_TRY(call, dnnl_matmul_desc_init(&desc, &a, &b, spec->bias ? &bias : NULL, &dst));
     const int args[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS};
-    OnednnOptions options = {.accumulate = spec->accumulate};
-    return onednn_make(engine, call, &desc, options, spec->bias ? 4 : 3, args, out);
+    return onednn_make(engine, call, &desc, NULL, spec->bias ? 4 : 3, args, out);
 }

@@ -85,6 +85,8 @@ ALWAYS_INLINE void product(bool trans, int64_t m, int64_t n, int64_t k, const fl
     int64_t i = 0;
     for (; i + BLOCK_ROWS <= m; i += BLOCK_ROWS)
         panel(BLOCK_ROWS, trans, n, k, a + i * a_step, lda, b, ldb, c + i * ldc, ldc, accumulate);
+    for (; i + 4 <= m; i += 4)
+        panel(4, trans, n, k, a + i * a_step, lda, b, ldb, c + i * ldc, ldc, accumulate);
     for (; i + 2 <= m; i += 2)
         panel(2, trans, n, k, a + i * a_step, lda, b, ldb, c + i * ldc, ldc, accumulate);
     if (i < m) panel(1, trans, n, k, a + i * a_step, lda, b, ldb, c + i * ldc, ldc, accumulate);

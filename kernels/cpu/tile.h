@@ -1,8 +1,8 @@
 /* Small dense products and copies on tiles that lie in the first two cache levels: the inner loops
  * of attention and convolution. All in f32, row-major, `ld` elements from row to row.
  *
- * Called by attention.c, relpos.c, linear_attention.c and conv_tiles.c; for its vectors by
- * conv_depthwise.c, and for its row access by resample.c.
+ * Called by attention.c, relpos.c, linear_attention.c, conv_tiles.c and conv_weight.c; for its
+ * vectors by conv_depthwise.c, and for its row access by resample.c.
  *
  * Widths that are multiples of TILE_LANES run at full speed, the others are right and slow. Nothing
  * here allocates or starts threads.
