@@ -67,6 +67,7 @@ static const OpCase cases[] = {
          NORMAL(16, 3, 3, 16)),
     CONV("5x5 stride 2, 16 channels", 2, 2, 1, NORMAL(1, 9, 8, 16), NORMAL(16, 5, 5, 16)),
     CONV("1x1 stride 2, 16 channels", 2, 0, 1, NORMAL(1, 5, 6, 16), NORMAL(16, 1, 1, 16)),
+    CONV("1x1 with pad, 16 channels", 1, 1, 1, NORMAL(1, 3, 4, 16), NORMAL(16, 1, 1, 16)),
     CONV("3x1, 16 channels", 1, 1, 1, NORMAL(1, 5, 4, 16), NORMAL(16, 3, 1, 16)),
     CONV("3x3 stride 2 on one pixel, 16 channels", 2, 1, 1, NORMAL(1, 1, 1, 16),
          NORMAL(16, 3, 3, 16)),

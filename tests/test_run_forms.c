@@ -204,8 +204,10 @@ Test(run_forms, the_budget_chooses_what_is_recomputed, .timeout = 300)
         program_succeed(form, scenes, root, "all", "--run.recompute=image_encoder"));
     char budget[64];
     snprintf(budget, sizeof budget, "--run.memory_budget=%.0f", (whole + all) / 2);
-    double chosen = planned_bytes(program_succeed(form, scenes, root, "chosen", budget));
-    cr_expect_leq(chosen, (whole + all) / 2 + PLAN_ROUNDING);
+    const ProgramResult *chosen = program_succeed(form, scenes, root, "chosen", budget);
+    cr_expect_leq(planned_bytes(chosen), (whole + all) / 2 + PLAN_ROUNDING);
+    cr_expect(strstr(chosen->err, "computed again in the backward pass: image_encoder."), "%s",
+              chosen->err);
     for (int i = 0; i < 2; i++)
         snprintf(path[i], sizeof path[i], "%s/%s/checkpoints/step_000000002.safetensors", root,
                  i ? "chosen" : "whole");

@@ -180,6 +180,7 @@ static Status prepare(Bench *bench)
     TRY(make_weights(bench));
     TRY(exec_create(bench->step->graph, bench->recipe.backend, &bench->exec));
     account_memory(stderr, exec_plan(bench->exec));
+    budget_print(stderr, &bench->step->config);
     return feed(bench);
 }
 

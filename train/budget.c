@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "train/account.h"
 #include "train/run_state.h"
 
 typedef struct Fit { /* what is to fit, and what may be chosen */
@@ -46,6 +47,7 @@ static Status planned_bytes(const Fit *fit, size_t *out)
 
 typedef struct Block {
     char path[256];
+    double macs;        /* of its forward pass */
     int64_t kept_elems; /* of values made inside that the backward pass reads */
 } Block;
 
@@ -69,24 +71,28 @@ static bool is_leaf(const Graph *graph, int index)
     return true;
 }
 
-static void count_kept(const Graph *graph, const bool *read_backwards, Block *block)
+static void count_block(const Plan *plan, const Graph *graph, const bool *read_backwards,
+                        Block *block)
 {
     for (NodeId n = 0; n < graph->n_nodes; n++) {
         const Node *node = &graph->nodes[n];
         if (node->backward || node->dead || !is_inside(node->label, block->path)) continue;
+        block->macs += account_call_macs(&plan->calls[n]);
         for (int i = 0; i < node->n_dst; i++)
             if (read_backwards[node->dst[i]])
                 block->kept_elems += shape_elems(graph_value(graph, node->dst[i])->shape);
     }
 }
 
-static int by_kept(const void *a, const void *b)
+/* Those first that cost least for what they free. */
+static int by_cost(const void *a, const void *b)
 {
-    int64_t x = ((const Block *)a)->kept_elems, y = ((const Block *)b)->kept_elems;
-    return x != y ? (x < y ? 1 : -1) : strcmp(((const Block *)a)->path, ((const Block *)b)->path);
+    const Block *x = a, *y = b;
+    double x_cost = x->macs / (double)x->kept_elems, y_cost = y->macs / (double)y->kept_elems;
+    return x_cost != y_cost ? (x_cost > y_cost ? 1 : -1) : strcmp(x->path, y->path);
 }
 
-static void collect_blocks(const Graph *graph, Blocks *blocks)
+static void collect_blocks(const Plan *plan, const Graph *graph, Blocks *blocks)
 {
     bool *read_backwards = mem_alloc((size_t)graph->n_values * sizeof(bool));
     for (NodeId n = 0; n < graph->n_nodes; n++)
@@ -96,12 +102,12 @@ static void collect_blocks(const Graph *graph, Blocks *blocks)
         Block block = {0};
         if (!is_inside(graph->modules[i].path, "image_encoder") || !is_leaf(graph, i)) continue;
         snprintf(block.path, sizeof block.path, "%s", graph->modules[i].path);
-        count_kept(graph, read_backwards, &block);
+        count_block(plan, graph, read_backwards, &block);
         if (block.kept_elems == 0) continue;
         blocks->items = mem_grow(blocks->items, &blocks->capacity, blocks->n + 1, sizeof block);
         blocks->items[blocks->n++] = block;
     }
-    qsort(blocks->items, (size_t)blocks->n, sizeof *blocks->items, by_kept);
+    qsort(blocks->items, (size_t)blocks->n, sizeof *blocks->items, by_cost);
     free(read_backwards);
 }
 
@@ -139,10 +145,13 @@ static Status fit_blocks(const Fit *fit, size_t *bytes)
 {
     Blocks blocks = {0};
     Step *step = NULL;
+    Plan *plan = NULL;
     TRY(build_step(fit, &step));
-    collect_blocks(step->graph, &blocks);
+    Status status = plan_build(step->graph, fit->recipe->backend, &plan);
+    if (status == OK) collect_blocks(plan, step->graph, &blocks);
+    plan_destroy(plan);
     step_destroy(step);
-    Status status = blocks.n > 0 ? fewest_blocks(fit, &blocks, bytes) : OK;
+    if (status == OK && blocks.n > 0) status = fewest_blocks(fit, &blocks, bytes);
     free(blocks.items);
     return status;
 }
@@ -175,4 +184,12 @@ Status budget_fit(Options *options, const Recipe *recipe, int64_t words_per_imag
                        "run.memory_budget = %zu bytes, but %s needs %zu; give more, or a smaller "
                        "train.micro_batch",
                        budget, is_free ? "one mask at a time" : "this run", bytes);
+}
+
+void budget_print(FILE *out, const StepConfig *config)
+{
+    for (int i = 0; i < config->n_recompute; i++)
+        fprintf(out, "%s%s", i ? ", " : "  computed again in the backward pass: ",
+                config->recompute[i]);
+    if (config->n_recompute > 0) fprintf(out, "\n");
 }

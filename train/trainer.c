@@ -202,6 +202,7 @@ static void announce(Trainer *t)
     account_memory(stderr, exec_plan(t->exec));
     fprintf(stderr, "  %-24s %10.1f\n", "copy for saving, beside it",
             (double)snapshot_bytes(t->recipe.store) / (1024.0 * 1024.0));
+    budget_print(stderr, &t->config);
     log_text(t->log, LOG_INFO,
              "%s: %" PRId64 " samples, %" PRId64 " steps of %" PRId64
              " images, backend %s, %s, %d threads, "
