@@ -16,7 +16,8 @@
 #include "autograd/passes.h"
 #include "base/memory.h"
 
-enum { PIECE_ELEMS = 64 }; /* gradients begin at multiples of 256 bytes, as the planner's blocks do */
+/* gradients begin at multiples of 256 bytes, as the planner's blocks do */
+enum { PIECE_ELEMS = 64 };
 
 typedef struct Member { /* a value that moves into a bucket */
     ValueId value;

@@ -26,8 +26,8 @@ Status exec_read(Exec *exec, ValueId value, void *host);
 Status exec_read_f32(Exec *exec, ValueId value, float *host);
 
 /* exec_run: one run of the program. Where the backend can record runs and may (Backend.recording,
- * not Backend.sync), the first run is launched call by call (libraries make up their minds then), the
- * second is recorded, and from then on a run is one launch. errors  those of Backend.wait */
+ * not Backend.sync), the first run is launched call by call (libraries make up their minds then),
+ * the second is recorded, and from then on a run is one launch. errors  those of Backend.wait */
 Status exec_run(Exec *exec);
 
 /* exec_run_checked: as exec_run, but stops at the first node that writes a NaN or an infinity.

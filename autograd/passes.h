@@ -23,8 +23,8 @@ void pass_fuse(Graph *graph);
 void pass_differentiate(Graph *graph, ValueId loss, ValueId seed, int n_wanted,
                         const ValueId *wanted, ValueId *gradient);
 
-/* pass_accumulate_early: sums over a loop's iterations take each gradient right where it is made, not
- * at the loop's end: fewer live at a time, and a bucket is complete sooner. The same bits. */
+/* pass_accumulate_early: sums over a loop's iterations take each gradient right where it is made,
+ * not at the loop's end: fewer live at a time, and a bucket is complete sooner. The same bits. */
 void pass_accumulate_early(Graph *graph);
 
 /* pass_all_reduce: sums f32 values of the step (gradients, and what else all ranks need) over the

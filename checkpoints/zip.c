@@ -117,7 +117,8 @@ static Status take_block(ZipReader *reader, ZipMember *member, const void *block
     return expand(reader, member, block, n_bytes);
 }
 
-/* libarchive compares the sum of the blocks with the entry's size and CRC at the end, and says so. */
+/* libarchive compares the sum of the blocks with the entry's size and CRC at the end, and says so.
+ */
 static Status read_data(ZipReader *reader, ZipMember *member)
 {
     const void *block;

@@ -51,7 +51,7 @@ struct Backend {
                   "auto") */
     /* set by whoever opened it, before anything is bound */
     bool tf32;      /* products of f32 may round their sources to TF32; false unless asked for */
-    bool sync;      /* wait after every call, so that a failure names its op; false unless asked for */
+    bool sync; /* wait after every call, so that a failure names its op; false unless asked for */
     bool recording; /* replay runs as one launch where that can be done; true unless refused */
     void *context;
     /* The ranks that ALL_REDUCE sums over; set before the first bind, not owned. NULL: one rank. */
@@ -65,9 +65,9 @@ struct Backend {
     Status (*download)(Backend *backend, void *dst_host, const void *src_device, size_t bytes);
     /* wait: all launched work is finished. errors  E_DEVICE */
     Status (*wait)(Backend *backend);
-    /* A run as one launch; all four NULL where a backend has no such thing. Between record_begin and
-     * record_end calls are noted instead of run, with the addresses they have; replay runs them all.
-     * errors  E_DEVICE */
+    /* A run as one launch; all four NULL where a backend has no such thing. Between record_begin
+     * and record_end calls are noted instead of run, with the addresses they have; replay runs them
+     * all. errors  E_DEVICE */
     Status (*record_begin)(Backend *backend);
     Status (*record_end)(Backend *backend, void **recording);
     Status (*replay)(Backend *backend, void *recording);

@@ -22,8 +22,8 @@ typedef struct KatBench { /* all that one forward pass needs */
 /* must: fails the test with the message of a status. */
 void must(Status status);
 
-/* kat_bench_start: model, backend (by name) and table, with an empty store; kat_bench_open: its entries
- * declared and allocated, too. */
+/* kat_bench_start: model, backend (by name) and table, with an empty store; kat_bench_open: its
+ * entries declared and allocated, too. */
 void kat_bench_start(KatBench *b, const char *backend, const char *config, const char *table_path);
 void kat_bench_open(KatBench *b, const char *backend, const char *config, const char *table_path);
 /* kat_bench_finish: keeps all module outputs, then makes the graph ready to run. */

@@ -8,8 +8,8 @@
 
 int kat_decoder_case_count(void);
 
-/* kat_expect_decoder: one case with the weights of `model`'s rows, in the model configs/models/CONFIG.
- * Skips the test, by name, if the table is missing. */
+/* kat_expect_decoder: one case with the weights of `model`'s rows, in the model
+ * configs/models/CONFIG. Skips the test, by name, if the table is missing. */
 void kat_expect_decoder(const char *backend, const char *model, const char *config, int index);
 
 /* kat_expect_empty_slots_unfelt: empty slots behind the tokens of a case must not be felt. */

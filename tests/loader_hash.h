@@ -1,5 +1,5 @@
-/* What the tests of the loader share with the plain program for ThreadSanitizer: a small config, and
- * a hash of everything of a sample that a step sees. */
+/* What the tests of the loader share with the plain program for ThreadSanitizer: a small config,
+ * and a hash of everything of a sample that a step sees. */
 #ifndef RETORT_TESTS_LOADER_HASH_H
 #define RETORT_TESTS_LOADER_HASH_H
 

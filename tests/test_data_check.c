@@ -1,4 +1,5 @@
-/* `retort data check`: every fault is found, once, and under its name; true reports on real data. */
+/* `retort data check`: every fault is found, once, and under its name; true reports on real data.
+ */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>

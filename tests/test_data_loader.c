@@ -50,7 +50,8 @@ static void hash_run(const Source *source, LoaderConfig config, int ranks, int64
             cr_assert_eq(loader_next(loader, &batch), OK, "%s", status_message());
             cr_assert_eq(batch->step, first_step + s);
             for (int64_t b = 0; b < config.batch; b++)
-                hashes[s * global + config.rank * config.batch + b] = loader_hash_image(&config, batch, b);
+                hashes[s * global + config.rank * config.batch + b] =
+                    loader_hash_image(&config, batch, b);
         }
         loader_destroy(loader);
     }
@@ -64,7 +65,8 @@ static void expect_one_order(const Source *source, const char *name, LoaderConfi
     uint64_t wanted[ORDER_IMAGES], got[ORDER_IMAGES];
     config.n_threads = 0;
     hash_run(source, config, 1, 0, ORDER_STEPS, wanted);
-    int n_equal = 0; /* epochs and samples give different draws, but what stands in is there twice */
+    /* epochs and samples give different draws, but what stands in is there twice */
+    int n_equal = 0;
     for (int i = 0; i < ORDER_IMAGES; i++)
         for (int j = 0; j < i; j++) n_equal += wanted[i] == wanted[j];
     cr_expect_leq(n_equal, (ORDER_IMAGES + ORDER_SCENES - 1) / ORDER_SCENES, "%s", name);

@@ -58,7 +58,8 @@ Test(data_pack, shards_are_read_by_tar_and_here)
     must(file_make_folders(scenes));
     make_scenes(scenes, 5, 4);
     program_succeed("data pack %s --out=%s --shard-images=2", scenes, shards);
-    shell("cd %s; test \"$(ls shards | tr '\\n' ' ')\" = 'sa_000000.tar sa_000001.tar sa_000002.tar '",
+    shell("cd %s; test \"$(ls shards | tr '\\n' ' ')\" = 'sa_000000.tar sa_000001.tar "
+          "sa_000002.tar '",
           folder);
     shell("cd %s; mkdir out; for t in shards/*.tar; do tar -C out -xf $t; done; diff -r scenes out;"
           "test \"$(tar -tf shards/sa_000002.tar | tr '\\n' ' ')\" = 'sa_5.jpg sa_5.json '",

@@ -1,5 +1,6 @@
 /* `retort plan` as a user runs it: what must hold between its numbers, and what it says where a run
- * does not fit. That its memory is what a GPU is asked for: tests/cudasim/tests/test_plan_memory.c. */
+ * does not fit. That its memory is what a GPU is asked for: tests/cudasim/tests/test_plan_memory.c.
+ */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
@@ -43,8 +44,8 @@ static void expect_near(double got, double wanted, const char *what)
               wanted);
 }
 
-/* Gradients of all parameters in f32, over a ring of 300 GB/s inside a server and of 25 GB/s between
- * servers. */
+/* Gradients of all parameters in f32, over a ring of 300 GB/s inside a server and of 25 GB/s
+ * between servers. */
 Test(plan_command, counts_the_all_reduce_of_8_and_64_gpus)
 {
     const char *eight = plan("plan_8", FINETUNE_L0 " --gpu=a100-80g --gpus=8");
@@ -81,7 +82,8 @@ Test(plan_command, a_faster_gpu_is_not_slower)
     double h200 = number(plan("plan_h", FINETUNE_L0 " --gpu=h200"), "kernels_ms");
     cr_expect_lt(h200, a100);
     cr_expect_geq(h200, a100 * 19.5 / 67, "no rate of it is more than 67 / 19.5 times as high");
-    double f32 = number(plan("plan_f", FINETUNE_L0 " --gpu=a100-80g --run.precision=f32"), "kernels_ms");
+    double f32 = number(plan("plan_f", FINETUNE_L0 " --gpu=a100-80g --run.precision=f32"),
+                        "kernels_ms");
     double tf32 = number(plan("plan_t", FINETUNE_L0 " --gpu=a100-80g --run.precision=f32 "
                                                     "--run.tf32=true"), "kernels_ms");
     cr_expect_lt(tf32, f32);

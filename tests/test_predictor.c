@@ -17,8 +17,8 @@
 #define CONFIG "configs/models/efficientvit_sam_tiny.yaml"
 enum { HEIGHT = 150, WIDTH = 201, FRAME = 256, EXTENT_HEIGHT = 191 /* 150 * 256 / 201 = 191.04 */ };
 
-/* Of logits whose deviation is near 1: the known answers allow f32 2e-5 from the exact value, so two
- * orders of summation may be twice that apart. */
+/* Of logits whose deviation is near 1: the known answers allow f32 2e-5 from the exact value, so
+ * two orders of summation may be twice that apart. */
 #define TOL 4e-5
 
 static void must(Status status) { cr_assert(status == OK, "%s", status_message()); }

@@ -1,4 +1,5 @@
-/* Who a process is among ranks, by launchers' variables; and whose fault it is when a run breaks. */
+/* Who a process is among ranks, by launchers' variables; and whose fault it is when a run breaks.
+ */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,8 +40,9 @@ Test(ranks, launchers_are_known_by_their_variables)
 {
     Launch alone = read_good(SET("MASTER_PORT", "1234"));
     cr_expect_eq(alone.world_size, 1);
-    Launch torchrun = read_good(SET("RANK", "3", "WORLD_SIZE", "8", "LOCAL_RANK", "1", "MASTER_ADDR",
-                                    "n0", "MASTER_PORT", "29500", "SLURM_STEP_ID", "0"));
+    Launch torchrun = read_good(SET("RANK", "3", "WORLD_SIZE", "8", "LOCAL_RANK", "1",
+                                    "MASTER_ADDR", "n0", "MASTER_PORT", "29500", "SLURM_STEP_ID",
+                                    "0"));
     cr_expect(torchrun.rank == 3 && torchrun.world_size == 8 && torchrun.local_rank == 1);
     cr_expect(strcmp(torchrun.host, "n0") == 0 && torchrun.port == 29500);
     Launch agent = read_good(SET("RANK", "0", "WORLD_SIZE", "2", "LOCAL_RANK", "0", "MASTER_ADDR",

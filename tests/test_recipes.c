@@ -50,8 +50,8 @@ Test(recipes, all_resolve_and_build)
     globfree(&files);
 }
 
-/* Published rates, of fine-tuning at a batch of 256 images; XL models take half of them. The released code multiplies its own by the number
- * of ranks. */
+/* Published rates, of fine-tuning at a batch of 256 images; XL models take half of them. The
+ * released code multiplies its own by the number of ranks. */
 static void check_family(const char *model, const char *stage, OptPreset preset, double lr)
 {
     char path[128], config[128];

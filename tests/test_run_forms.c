@@ -151,7 +151,8 @@ Test(run_forms, recomputed_activations_are_the_same_bits, .timeout = 300)
 /* Of sizes in the plan as it is printed, in MiB with one decimal, two of them added. */
 #define PLAN_ROUNDING (2 * 0.05 * 1048576)
 
-/* What the budget counts, in bytes: "peak" of the memory plan on stderr, and the copy for saving. */
+/* What the budget counts, in bytes: "peak" of the memory plan on stderr, and the copy for saving.
+ */
 static double planned_bytes(const ProgramResult *result)
 {
     double peak_mib, copy_mib;

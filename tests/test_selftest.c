@@ -1,5 +1,5 @@
-/* `retort selftest` with a band for its first twenty steps: passes inside, and tells a wrong loss, a
- * run of another length and a broken band. The whole of it is `make selftest`. */
+/* `retort selftest` with a band for its first twenty steps: passes inside, and tells a wrong loss,
+ * a run of another length and a broken band. The whole of it is `make selftest`. */
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -154,7 +154,8 @@ Test(validation, says_what_eval_says_and_changes_nothing)
     cr_expect_float_eq(records.miou[2], eval_boxes(config, judged, scenes), 1e-5);
     snprintf(state, sizeof state, "%s/judged/checkpoints/step_%09d.safetensors", root,
              records.step[best] + 1);
-    cr_expect_float_eq(records.miou[best], eval_boxes(config, state, scenes), 1e-5, "the best is kept");
+    cr_expect_float_eq(records.miou[best], eval_boxes(config, state, scenes), 1e-5,
+                       "the best is kept");
 }
 
 Test(validation, of_distillation_needs_the_teacher_and_its_decoder)

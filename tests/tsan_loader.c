@@ -1,6 +1,6 @@
 /* A plain program that loads, for ThreadSanitizer: tsan_loader FOLDER. Run by `make tsan`. Loaders
- * of several threads, read to the end, left early, and with samples that are replaced; all must give
- * the same.
+ * of several threads, read to the end, left early, and with samples that are replaced; all must
+ * give the same.
  */
 #include <stdio.h>
 

@@ -6,11 +6,11 @@
  * The step is the one that trains (train/step.h), on made-up inputs or those of a file as `retort
  * trace` takes it, from init.weights or initial weights. Prints the minimum and median over the
  * repeats, images per second, GFLOP/s (2 x multiply-adds of matrix products, convolutions and
- * attention, as executed) and the share of --peak, or of what one large matrix product reaches here; the
- * memory that the plan says, and by how much the process really grew over it. --json writes the
- * same, with every repeat's time and loss, that of the run that warms up first. --run.profile=true
- * adds one profiled run; --trace also writes it as a trace for Chrome or Perfetto. --out is for the
- * loader, its last batch, and for the encoder, `embedding` (N,h,w,C).
+ * attention, as executed) and the share of --peak, or of what one large matrix product reaches
+ * here; the memory that the plan says, and by how much the process really grew over it. --json
+ * writes the same, with every repeat's time and loss, that of the run that warms up first.
+ * --run.profile=true adds one profiled run; --trace also writes it as a trace for Chrome or
+ * Perfetto. --out is for the loader, its last batch, and for the encoder, `embedding` (N,h,w,C).
  */
 #include "train/bench.h"
 
@@ -301,8 +301,8 @@ static Status parse(Args *args, Bench *bench)
     bool gives_none = bench->kind != STEP_ENCODE && bench->out != NULL;
     if (bench->is_loader ? of_step : gives_none)
         return status_fail(E_CONFIG, "--%s means nothing to bench %s; usage: %s",
-                           bench->is_loader ? "inputs, --trace or --peak" : "out", bench->result.work,
-                           usage);
+                           bench->is_loader ? "inputs, --trace or --peak" : "out",
+                           bench->result.work, usage);
     TRY(args_int(args, "repeat", 5, 1, 1000, &bench->result.repeat));
     return options_load(bench->config, args->n, args->words, &bench->options);
 }

@@ -16,7 +16,8 @@ typedef struct BenchResult {
     int n_threads;
     double *seconds;          /* repeat entries */
     float *losses;            /* and one before, of the run that warms up; NULL: no loss */
-    double macs, peak_gflops; /* of one run; as --peak says, else what one large matrix product reaches */
+    double macs;        /* of one run */
+    double peak_gflops; /* as --peak says, else what one large matrix product reaches */
     int64_t planned_bytes, measured_bytes;
 } BenchResult;
 

@@ -16,8 +16,8 @@
  *
  * --pictures: the first images (--pictured, 4) with prompts, predictions and true outlines.
  *
- * Ranks of torchrun, mpirun or srun share the images, each image judged once; the results are those of
- * one process, to the bit, and are rank 0's to print and write. It pictures its own images.
+ * Ranks of torchrun, mpirun or srun share the images, each image judged once; the results are those
+ * of one process, to the bit, and are rank 0's to print and write. It pictures its own images.
  *
  * box_fill is the score of the mask's tight pixel box, filled: what is had without a model.
  *
@@ -105,12 +105,14 @@ static int64_t n_candidates(const Eval *e)
     return e->args.select == SELECT_FIRST ? 1 : PREDICTOR_CANDIDATES;
 }
 
-/* Makes the mask of candidate `c` of place `place` in e->prediction; its IoU with e->image.truth. */
+/* Makes the mask of candidate `c` of place `place` in e->prediction; its IoU with e->image.truth.
+ */
 static double score_candidate(Eval *e, int64_t place, int64_t c)
 {
     int64_t lowres = predictor_lowres(e->predictor), number = place * n_candidates(e) + c;
     predictor_mask(e->predictor, e->logits + number * lowres * lowres, e->image.prediction.data);
-    return mask_iou(e->image.truth.data, e->image.prediction.data, e->image.size.height * e->image.size.width);
+    return mask_iou(e->image.truth.data, e->image.prediction.data,
+                    e->image.size.height * e->image.size.width);
 }
 
 /* The IoU of the candidate that the rule selects; its mask is left in e->image.prediction. */
@@ -177,8 +179,8 @@ static Status eval_boxes(Eval *e, Group *group)
 static Status click(Eval *e, Group *group, int64_t place, int64_t n_before)
 {
     Click *next = &group->clicks[place][n_before];
-    TRY(clicker_next(&e->clicker, e->image.truth.data, e->image.prediction.data, e->image.size, n_before,
-                     group->clicks[place], next));
+    TRY(clicker_next(&e->clicker, e->image.truth.data, e->image.prediction.data, e->image.size,
+                     n_before, group->clicks[place], next));
     group->points[place][2 * n_before] = (double)next->x;
     group->points[place][2 * n_before + 1] = (double)next->y;
     group->labels[place][n_before] = next->positive;
@@ -269,7 +271,8 @@ static Status eval_all(Eval *e)
         status = eval_image(e, i, group);
         if (first > 0 || time(NULL) - reported < PROGRESS_SECONDS) continue;
         reported = time(NULL);
-        fprintf(stderr, "image %lld of %lld\n", (long long)i + 1, (long long)source_size(e->source));
+        fprintf(stderr, "image %lld of %lld\n", (long long)i + 1,
+                (long long)source_size(e->source));
     }
     free(group);
     return status;

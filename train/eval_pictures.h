@@ -1,4 +1,5 @@
-/* Pictures of what `retort eval` scores: one per image and kind of prompt, with all masks of the image.
+/* Pictures of what `retort eval` scores: one per image and kind of prompt, with all masks of the
+ * image.
  *
  * Of each mask: the prediction, tinted and outlined in a colour of its own; the true outline in
  * white; the prompt on top. Small images are enlarged, so that lines stay thin beside objects.

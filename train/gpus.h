@@ -1,5 +1,5 @@
-/* What GPUs can do at most, by their makers' data sheets: the limits that `retort plan` counts with.
- * All numbers are of one GPU, dense (without the factor two of 2:4 sparsity), sums in f32.
+/* What GPUs can do at most, by their makers' data sheets: the limits that `retort plan` counts
+ * with. All numbers are of one GPU, dense (without the factor two of 2:4 sparsity), sums in f32.
  */
 #ifndef RETORT_TRAIN_GPUS_H
 #define RETORT_TRAIN_GPUS_H

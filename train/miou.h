@@ -1,5 +1,5 @@
-/* Mean IoU of masks, over all and by the size of the object. Used by `retort eval` and by validation
- * during training.
+/* Mean IoU of masks, over all and by the size of the object. Used by `retort eval` and by
+ * validation during training.
  *
  * source  the published evaluation: COCO's size classes by the annotation's area, bounds inclusive
  *         on both sides, so that an area on a bound counts in both; means over masks, not images

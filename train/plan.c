@@ -4,10 +4,10 @@
  *               [--loader-ms=T] [--json=F] [--key=value ..]
  *
  * Memory is that of the very step that would be trained, placed as on CUDA (backend "plan"); on top
- * come what no plan can know, as allowances: RESERVE_MIB for the driver's context and the libraries'
- * code, COMM_MIB for NCCL's channels (32 of them, 2 buffers of 4 MiB), and in the scratch the
- * libraries' workspaces. Time is the roofline's (train/roofline.h): a bound that real steps stay
- * above. Needs no GPU, no toolkit, no data and no weights.
+ * come what no plan can know, as allowances: RESERVE_MIB for the driver's context and the
+ * libraries' code, COMM_MIB for NCCL's channels (32 of them, 2 buffers of 4 MiB), and in the
+ * scratch the libraries' workspaces. Time is the roofline's (train/roofline.h): a bound that real
+ * steps stay above. Needs no GPU, no toolkit, no data and no weights.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -29,7 +29,8 @@ static const char usage[] =
     "[--loader-ms=T] [--json=F] [--key=value ..]";
 
 enum { RESERVE_MIB = 1536, COMM_MIB = 256, SA1B_IMAGES = 11185362, LARGE_IMAGE_PX = 512 };
-enum { LOADER_MS = 15, LOADER_LARGE_MS = 20 }; /* a sample on one core, up to LARGE_IMAGE_PX and above */
+/* a sample on one core, up to LARGE_IMAGE_PX and above */
+enum { LOADER_MS = 15, LOADER_LARGE_MS = 20 };
 
 typedef enum PlanKind { PLAN_DISTILL, PLAN_FINETUNE, PLAN_TEACH } PlanKind;
 static const char *const kind_names[] = {"distill", "finetune", "teach"};
@@ -183,7 +184,8 @@ static double n_steps(const Job *job)
     const Options *o = &job->options;
     double images = (double)job->n_images;
     if (job->kind == PLAN_TEACH) return images * (double)views_per_image(job) / global_batch(job);
-    return o->train_steps > 0 ? (double)o->train_steps : o->train_epochs * images / global_batch(job);
+    return o->train_steps > 0 ? (double)o->train_steps
+                              : o->train_epochs * images / global_batch(job);
 }
 
 /* Seconds that the loader's threads of one GPU need for its part of a step. `teach` decodes on its
@@ -191,7 +193,8 @@ static double n_steps(const Job *job)
 static double loader_seconds(const Job *job)
 {
     bool teaches = job->kind == PLAN_TEACH;
-    double threads = teaches || job->options.data_threads < 1 ? 1 : (double)job->options.data_threads;
+    double threads = teaches || job->options.data_threads < 1 ? 1
+                                                              : (double)job->options.data_threads;
     double images = (double)job->step_config.batch / (teaches ? (double)views_per_image(job) : 1);
     return 1e-3 * job->loader_ms * images / threads;
 }
@@ -247,7 +250,8 @@ static void print_step(const Job *job)
     printf("each GPU takes %" PRId64 " images a step, %" PRId64 " at a time", c->batch,
            c->micro_batch);
     if (c->n_masks > 0)
-        printf(", with %" PRId64 " of their %" PRId64 " masks at a time", c->mask_chunk, c->n_masks);
+        printf(", with %" PRId64 " of their %" PRId64 " masks at a time", c->mask_chunk,
+               c->n_masks);
     printf("\na step at the least (roofline; a real one takes longer), ms\n");
     printf("  %-24s %10.2f  (%.2f TMAC)\n", "arithmetic alone", 1e3 * t->compute, 1e-12 * t->macs);
     printf("  %-24s %10.2f\n", "memory alone", 1e3 * t->memory);
@@ -270,7 +274,8 @@ static void print_run(const Job *job)
     if (n_steps(job) < 1)
         printf("run: no length; set train.steps or train.epochs\n");
     else
-        printf("run: %.0f steps of %.0f images over a set of %" PRId64 ": %.1f hours at the least\n",
+        printf("run: %.0f steps of %.0f images over a set of %" PRId64
+               ": %.1f hours at the least\n",
                n_steps(job), global_batch(job), job->n_images, hours(job));
     if (job->recipe.teacher)
         printf("embeddings in files (teach.dtype=%s, %" PRId64 " views, before zstd): %.2f TB\n",
@@ -288,15 +293,16 @@ static Status verdict(const Job *job)
     if (job->better_micro > 0)
         return status_fail(E_MEMORY,
                            "it does not fit: %.0f MiB are needed, %s has %.0f; with "
-                           "--train.micro_batch=%" PRId64 " it takes %.0f (batch norms then see %" PRId64
-                           " images)",
+                           "--train.micro_batch=%" PRId64
+                           " it takes %.0f (batch norms then see %" PRId64 " images)",
                            need, job->machine.gpu->name, have, job->better_micro, job->better_mib,
                            job->better_micro);
     return status_fail(E_MEMORY,
                        "it does not fit: %.0f MiB are needed, %s has %.0f; use %sa GPU with more "
                        "memory, a smaller model, or name modules in run.recompute",
                        need, job->machine.gpu->name, have,
-                       job->step_config.teacher ? "embeddings in files (teacher.embeddings), " : "");
+                       job->step_config.teacher ? "embeddings in files (teacher.embeddings), "
+                                                : "");
 }
 
 /* Of matrix products in the run's precision. */

@@ -57,7 +57,8 @@ Status ranks_open(Options *options, Comm **out)
 
 /* ---- sharing ---- */
 
-enum { SHARED_BYTES = 64 << 20 }; /* at a time: a store of many GB needs no second one on the host */
+/* at a time: a store of many GB needs no second one on the host */
+enum { SHARED_BYTES = 64 << 20 };
 
 static Status share_part(Comm *comm, const char *name, Store *store, size_t at, size_t n_bytes,
                          void *host)

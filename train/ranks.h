@@ -1,7 +1,8 @@
 /* A run of several ranks: joining it, dividing its batch, and sharing what rank 0 loaded.
  *
- * Used by the training loop and by `retort eval`. In training rank 0 alone reads checkpoints and weights and writes files; the others
- * receive the store from it, so that all start from the same bits wherever the files lie.
+ * Used by the training loop and by `retort eval`. In training rank 0 alone reads checkpoints and
+ * weights and writes files; the others receive the store from it, so that all start from the same
+ * bits wherever the files lie.
  */
 #ifndef RETORT_TRAIN_RANKS_H
 #define RETORT_TRAIN_RANKS_H
@@ -16,8 +17,9 @@
  * errors  those of launch_from_environment and comm_open */
 Status ranks_open(Options *options, Comm **out);
 
-/* ranks_divide_batch: train.batch and train.micro_batch of each of n ranks, from train.global_batch, so
- * that one config serves any number of them. errors  E_CONFIG if the batch cannot be divided */
+/* ranks_divide_batch: train.batch and train.micro_batch of each of n ranks, from
+ * train.global_batch, so that one config serves any number of them. errors  E_CONFIG if the batch
+ * cannot be divided */
 Status ranks_divide_batch(Options *options, int n_ranks);
 
 /* ranks_share_store: rank 0's whole store to all. errors  E_NETWORK, E_DEVICE */

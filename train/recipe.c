@@ -268,7 +268,8 @@ double recipe_lr(const Options *o, int n_ranks, int64_t step)
 {
     ScheduleKind kind = o->optim_schedule == OPT_SCHEDULE_COSINE ? SCHEDULE_COSINE
                                                                  : SCHEDULE_CONSTANT;
-    return schedule_lr(kind, recipe_peak_lr(o, n_ranks), o->optim_warmup_steps, o->train_steps, step);
+    return schedule_lr(kind, recipe_peak_lr(o, n_ranks), o->optim_warmup_steps, o->train_steps,
+                       step);
 }
 
 int32_t recipe_mode(const Options *o, int64_t step)

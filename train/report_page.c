@@ -315,10 +315,11 @@ static bool is_first_with(const ReportRun *runs, int place, const char *name)
 
 static void write_legend(FILE *out)
 {
-    fprintf(out, "<h2>Pictures</h2>\n<p class=\"note\">Tinted: what the model predicts, each object "
-                 "in a colour of its own. White lines, where drawn: the truth. Frames and dots: the "
-                 "prompts; a green dot says that the object is here, a red one that it is "
-                 "not.</p>\n");
+    fprintf(out,
+            "<h2>Pictures</h2>\n<p class=\"note\">Tinted: what the model predicts, each object "
+            "in a colour of its own. White lines, where drawn: the truth. Frames and dots: the "
+            "prompts; a green dot says that the object is here, a red one that it is "
+            "not.</p>\n");
 }
 
 static Status write_pictures(FILE *out, int64_t max, int n_runs, const ReportRun *runs)
@@ -352,9 +353,10 @@ static void write_head(FILE *out, const char *title)
 Status report_page(const ReportForm *form, int n_runs, const ReportRun *runs, FILE *out)
 {
     write_head(out, form->title);
-    fprintf(out, "<p class=\"note\">A model is shown a picture and a prompt (a box or some clicks) and "
-                 "answers with the mask of the object that is meant. Below: how %s trained, how well "
-                 "the masks fit, and what they look like.</p>\n",
+    fprintf(out,
+            "<p class=\"note\">A model is shown a picture and a prompt (a box or some clicks) and "
+            "answers with the mask of the object that is meant. Below: how %s trained, how well "
+            "the masks fit, and what they look like.</p>\n",
             n_runs == 1 ? "it was" : "these models were");
     fprintf(out, "<h2>%s</h2>\n<div class=\"cards\">\n", n_runs == 1 ? "The run" : "The runs");
     for (int i = 0; i < n_runs; i++) write_card(out, &runs[i], i);

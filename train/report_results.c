@@ -113,7 +113,8 @@ static double best_of_row(const Result *first, const Result *end, const char *pr
     double low = INFINITY, high = -INFINITY;
     for (const Result *r = first; r < end; r++) {
         const ReportScore *score = find_score(r->eval, prompt);
-        if (!comparable(r->eval, first->eval) || !score || isnan(score->percent[AREA_ALL])) continue;
+        if (!comparable(r->eval, first->eval) || !score || isnan(score->percent[AREA_ALL]))
+            continue;
         low = fmin(low, score->percent[AREA_ALL]);
         high = fmax(high, score->percent[AREA_ALL]);
     }
@@ -164,10 +165,11 @@ void report_results(FILE *out, int n_runs, const ReportRun *runs)
                 .run = &runs[i], .colour = i % REPORT_COLOURS, .eval = &runs[i].evals[k]};
         }
     if (n > 0)
-        fprintf(out, "<h2>Masks from prompts</h2>\n<p class=\"note\">Mean IoU in percent over all "
-                     "objects: the pixels that prediction and truth share, of those that either has; "
-                     "100 is perfect. Below it large / medium / small objects: more than 96&times;96 "
-                     "px, between, less than 32&times;32 px. Bold: the best of a line.</p>\n");
+        fprintf(out,
+                "<h2>Masks from prompts</h2>\n<p class=\"note\">Mean IoU in percent over all "
+                "objects: the pixels that prediction and truth share, of those that either has; "
+                "100 is perfect. Below it large / medium / small objects: more than 96&times;96 "
+                "px, between, less than 32&times;32 px. Bold: the best of a line.</p>\n");
     for (int i = 0; i < n; i++)
         if (!results[i].written) write_table(out, &results[i], results + n);
     free(results);

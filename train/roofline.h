@@ -1,11 +1,11 @@
 /* The least time that a step can take on a GPU: its graph, played through without running it.
  *
  * Every execution of a node takes the longer of two times: its multiply-adds at the GPU's rate for
- * their kind, and the bytes of its operands at the rate of the memory. Kinds: dense convolutions and
- * matrix products, and attention with relative position, run on tensor cores, in the rate of their
- * dtype (f32 without run.tf32: the plain one); depthwise convolutions and the other attentions in
- * the plain f32 rate. Other arithmetic, launches and stalls count nothing, caches neither: so real
- * steps take longer, and by how much is to be measured, not guessed.
+ * their kind, and the bytes of its operands at the rate of the memory. Kinds: dense convolutions
+ * and matrix products, and attention with relative position, run on tensor cores, in the rate of
+ * their dtype (f32 without run.tf32: the plain one); depthwise convolutions and the other
+ * attentions in the plain f32 rate. Other arithmetic, launches and stalls count nothing, caches
+ * neither: so real steps take longer, and by how much is to be measured, not guessed.
  *
  * Ranks: an all-reduce of B bytes over n GPUs takes 2 (n-1)/n B at the rate of the slowest link of
  * the ring, after what it sums is there and after the one before; the compute goes on until the

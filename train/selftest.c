@@ -4,9 +4,9 @@
  *
  * Paints scenes, trains on them as the config says, and compares the mean loss of every twenty
  * steps with a band that the repository keeps. Inside: this machine, this compiler and these
- * libraries train as those did that made the band. Outside: the run says in which window, and fails.
- * Scenes, sample order, prompts and initial weights are functions of the seed, so what is left is
- * rounding, for which the band has room (see scripts/selftest_band.sh).
+ * libraries train as those did that made the band. Outside: the run says in which window, and
+ * fails. Scenes, sample order, prompts and initial weights are functions of the seed, so what is
+ * left is rounding, for which the band has room (see scripts/selftest_band.sh).
  *
  * FOLDER keeps scenes and run; without it they lie in a temporary folder and are removed.
  */
@@ -51,8 +51,9 @@ static Status read_band(const char *path, Band *band)
         if (band->n == MAX_WINDOWS ||
             sscanf(line, "%d %lf %lf", &first, &band->low[band->n], &band->high[band->n]) != 3 ||
             first != band->n * WINDOW || !(band->low[band->n] < band->high[band->n]))
-            status = status_fail(E_FORMAT, "%s:%d: wanted the first step of window %d, which is %d, "
-                                           "and the lowest and highest mean loss",
+            status = status_fail(E_FORMAT,
+                                 "%s:%d: wanted the first step of window %d, which is %d, "
+                                 "and the lowest and highest mean loss",
                                  path, number, band->n, band->n * WINDOW);
         band->n++;
     }

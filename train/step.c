@@ -39,7 +39,8 @@ static ValueId build_teacher(Step *step, RegionId micro)
     ValueId images = micro_input(step, micro, "teacher_image", DT_F32, 5, dims,
                                  &step->teacher_image);
     RegionId part = graph_region_open(graph, micro, n_parts, "teacher");
-    BuildContext context = {.graph = graph, .store = c->teacher_store, .bn = BN_FOLDED, .low = c->precision};
+    BuildContext context = {
+        .graph = graph, .store = c->teacher_store, .bn = BN_FOLDED, .low = c->precision};
     /* No label of its own: labels name parameters, and the teacher's are called as in its weights.
      * Its modules are not remembered: act.PATH of a trace is the student's. */
     int n_modules = graph->n_modules, n_entries = c->teacher_store->n_entries;
@@ -92,7 +93,8 @@ static ValueId build_distill_loss(Step *step, RegionId micro, ValueId embedding)
         keep = micro_input(step, micro, "extent", DT_I32, 2, extent, &step->extent);
     }
     int mark = graph_label_push(step->graph, "loss");
-    ValueId loss = graph_op(step->graph, OP_MSE, ATTR(mse, .scale = 1.0 / (double)(step->n_micro * n_ranks(c))),
+    ValueId loss = graph_op(step->graph, OP_MSE,
+                            ATTR(mse, .scale = 1.0 / (double)(step->n_micro * n_ranks(c))),
                             SRC(embedding, target, keep));
     graph_label_pop(step->graph, mark);
     return loss;

@@ -1,8 +1,8 @@
 /* `retort teach`: the teacher's embeddings of all images of data.root, in a cache that `distill`
  * reads (teacher.embeddings). Images are decoded and resized as in training; with data.flip > 0
  * both views are kept. What is there already is not made again, so a killed process goes on where
- * it was, and several processes may share the images, each with a --part of its own; ranks of torchrun,
- * mpirun or srun take theirs by themselves.
+ * it was, and several processes may share the images, each with a --part of its own; ranks of
+ * torchrun, mpirun or srun take theirs by themselves.
  *
  * An image that cannot be read is named, counted and left out of the cache, up to
  * data.max_bad_fraction of all images; then teach stops. A distillation on the same data draws the

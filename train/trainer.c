@@ -152,7 +152,8 @@ static Status load_state(Trainer *t)
     if (header.data_position != header.step * global_batch(t))
         return status_fail(E_CONFIG,
                            "the state is of a run with a global batch of %" PRId64 ", this one has "
-                           "%" PRId64 ", and would see other samples; set train.global_batch=%" PRId64,
+                           "%" PRId64
+                           ", and would see other samples; set train.global_batch=%" PRId64,
                            header.data_position / header.step, global_batch(t),
                            header.data_position / header.step);
     if (header.n_threads != t->recipe.backend->n_threads)
@@ -442,7 +443,8 @@ static void time_step(Trainer *t, double start_seconds, StepResult *result)
 static Status validate(Trainer *t)
 {
     double miou;
-    TRY(ranks_share_buffers(t->comm, t->recipe.store)); /* norms of each rank: rank 0's are the run's */
+    /* norms of each rank: rank 0's are the run's */
+    TRY(ranks_share_buffers(t->comm, t->recipe.store));
     TRY(validation_run(t->validation, t->next_step - 1, t->log, t->board, &miou));
     if (!t->leads) return OK;
     TRY(saver_wait(t->saver)); /* until then its thread may change the best score */

@@ -128,7 +128,8 @@ static Status score_masks(Validation *v)
     return boxes.n > 0 ? score_boxes(v, &boxes) : OK;
 }
 
-static Status record(const Validation *v, int64_t step, double seconds, Log *log, Tensorboard *board)
+static Status record(const Validation *v, int64_t step, double seconds, Log *log,
+                     Tensorboard *board)
 {
     double miou = miou_mean(&v->miou, AREA_ALL);
     double boundary = miou_mean(&v->boundary_miou, AREA_ALL);

@@ -1,11 +1,12 @@
 /* Validation during training: how well boxes give the masks of images that are not trained on.
  *
  * Called by the training loop every val.every steps. The protocol is that of `retort eval` with
- * boxes: one image at a time at its own size, of three masks the one with the highest predicted IoU;
- * annotations of an area below 1 px are left out. The means are over masks. So val_miou is what
- * `retort eval --prompts=box` says of the same images and weights.
+ * boxes: one image at a time at its own size, of three masks the one with the highest predicted
+ * IoU; annotations of an area below 1 px are left out. The means are over masks. So val_miou is
+ * what `retort eval --prompts=box` says of the same images and weights.
  *
- * Ranks share the images; their sums do not depend on how (miou.h), so the means are those of one rank.
+ * Ranks share the images; their sums do not depend on how (miou.h), so the means are those of one
+ * rank.
  *
  * Invariant: nothing of the run changes. The weights are read where training has them, batch norms
  * use their running statistics, and nothing is drawn.

@@ -287,7 +287,8 @@ static Status exchange_places(Comm *comm)
         char *value;
         size_t n_bytes;
         snprintf(key, sizeof key, "rank/%d", r);
-        TRY(wire_get(comm->values_fd, key, (int)comm->timeout_ms + GET_MARGIN_MS, &value, &n_bytes));
+        TRY(wire_get(comm->values_fd, key, (int)comm->timeout_ms + GET_MARGIN_MS, &value,
+                     &n_bytes));
         size_t host_length = strcspn(value, " ");
         bool here = host_length == strlen(host) && strncmp(value, host, host_length) == 0;
         comm->local_size += here;

@@ -1,4 +1,5 @@
-/* What comm.c (opening, collectives) and comm_watch.c (the watcher thread) share; used there only. */
+/* What comm.c (opening, collectives) and comm_watch.c (the watcher thread) share; used there only.
+ */
 #ifndef RETORT_KERNELS_COMM_COMM_PARTS_H
 #define RETORT_KERNELS_COMM_COMM_PARTS_H
 

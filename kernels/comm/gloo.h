@@ -23,7 +23,8 @@ Status gloo_open(int rank, int world_size, const char *address, int values_fd, i
 void gloo_close(Gloo *gloo);
 
 /* gloo_all_reduce: data[i] = sum over the ranks, in place, the same bits on all of them and in
- * every run: a ring, so each element is summed in one order and then passed on. errors  E_NETWORK */
+ * every run: a ring, so each element is summed in one order and then passed on. errors  E_NETWORK
+ */
 Status gloo_all_reduce(Gloo *gloo, float *data, int64_t n_elems);
 
 /* gloo_agree: whether all ranks gave the same four words; ends on no rank before all have come. */

@@ -29,7 +29,8 @@ static Status read_int(LaunchLookup lookup, const char *launcher, const char *na
                            "or srun, or unset its variables to run alone",
                            launcher, name);
     if (!text_to_int(lookup(name), &value) || value < min || value > max)
-        return status_fail(E_CONFIG, "started by %s: %s = \"%s\", wanted a number from %lld to %lld",
+        return status_fail(E_CONFIG,
+                           "started by %s: %s = \"%s\", wanted a number from %lld to %lld",
                            launcher, name, lookup(name), (long long)min, (long long)max);
     *out = (int)value;
     return OK;

@@ -125,10 +125,11 @@ Status wire_connect(const Launch *launch, bool beats, int timeout_ms, int *out)
 {
     int fd = keep_connecting(launch, timeout_ms);
     if (fd < 0)
-        return status_fail(E_NETWORK,
-                           "rank %d: no answer from rank 0 at %s:%d within %d s; is rank 0 running, "
-                           "and are MASTER_ADDR and MASTER_PORT right?",
-                           launch->rank, launch->host, launch->port, timeout_ms / 1000);
+        return status_fail(
+            E_NETWORK,
+            "rank %d: no answer from rank 0 at %s:%d within %d s; is rank 0 running, "
+            "and are MASTER_ADDR and MASTER_PORT right?",
+            launch->rank, launch->host, launch->port, timeout_ms / 1000);
     WireHello hello = {.rank = launch->rank, .world_size = launch->world_size, .beats = beats};
     snprintf(hello.job, sizeof hello.job, "%s", launch->job);
     Status status = wire_send(fd, MESSAGE_HELLO, NULL, &hello, sizeof hello);

@@ -11,8 +11,8 @@
  *
  * Statistics: sums of (x - pivot) and its square, in f32 over a few rows, then in double. The
  * pivot, the mean of a sample of rows, lies within the spread of the values, so the variance does
- * not cancel even where it is tiny beside the mean (LiteMLA's is 5e-4). They are applied as they are
- * given out, so that the frozen form with them gives the same bits.
+ * not cancel even where it is tiny beside the mean (LiteMLA's is 5e-4). They are applied as they
+ * are given out, so that the frozen form with them gives the same bits.
  */
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/cpu.h"

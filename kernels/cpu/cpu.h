@@ -1,5 +1,5 @@
-/* The CPU backend: oneDNN for matrix products and for convolutions in bf16, own vectorised C for the
- * rest, all cores.
+/* The CPU backend: oneDNN for matrix products and for convolutions in bf16, own vectorised C for
+ * the rest, all cores.
  *
  * One bind function per op, cpu_<name>: it checks dtypes and shapes, sets call->run and
  * call->scratch_bytes and, for oneDNN, call->state and call->release. dnnl.h is included in

@@ -123,7 +123,8 @@ static dnnl_primitive_attr_t make_attributes(void)
 }
 
 Status onednn_make(OnednnEngine *engine, const KernelCall *call, const_dnnl_op_desc_t desc,
-                   const dnnl_convolution_desc_t *hint, int n_args, const int *arg_ids, OnednnPrimitive *out)
+                   const dnnl_convolution_desc_t *hint, int n_args, const int *arg_ids,
+                   OnednnPrimitive *out)
 {
     *out = (OnednnPrimitive){0};
     int threads_before = omp_get_max_threads();

@@ -48,7 +48,8 @@ typedef struct OnednnPrimitive {
  * which run gets their data; a backward convolution's `hint` is the forward descriptor, else NULL.
  * errors  E_UNSUPPORTED if oneDNN has no implementation; E_DEVICE */
 Status onednn_make(OnednnEngine *engine, const KernelCall *call, const_dnnl_op_desc_t desc,
-                   const dnnl_convolution_desc_t *hint, int n_args, const int *arg_ids, OnednnPrimitive *out);
+                   const dnnl_convolution_desc_t *hint, int n_args, const int *arg_ids,
+                   OnednnPrimitive *out);
 
 /* onednn_make_reorder: copies between two layouts or dtypes of one tensor; arguments: from, to. */
 Status onednn_make_reorder(OnednnEngine *engine, const KernelCall *call,

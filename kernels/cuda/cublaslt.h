@@ -38,7 +38,8 @@ typedef struct LtProduct {
 Status lt_make(const KernelCall *call, const LtSpec *spec, LtProduct *out);
 void lt_free(LtProduct *product);
 
-/* lt_run: in run functions. `scratch` has workspace_bytes, and room for a rounded bias; bias: NULL if the spec has none. */
+/* lt_run: in run functions. `scratch` has workspace_bytes, and room for a rounded bias; bias: NULL
+ * if the spec has none. */
 void lt_run(const KernelCall *call, const LtProduct *product, const void *a, const void *b,
             const Tensor *bias, void *dst, void *scratch);
 

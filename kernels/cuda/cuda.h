@@ -14,17 +14,17 @@
  * returns nothing: LAUNCH and the *_RUN macros note the first failure in the context, later
  * launches are skipped, and the next Backend.wait returns it, naming label and op.
  *
- * Libraries. cuDNN: the backend (graph) API, three single-operation graphs: convolution forward, data
- * and weights; channels last; of the heuristic's engines the first without the numerical note
- * NONDETERMINISTIC. cuBLASLt: cublasLtMatmul with layouts, strided batches and the epilogues DEFAULT,
- * BIAS, GELU_BIAS; a row-major operand is a transposed column-major one. Its heuristic assumes
- * operands aligned to 256 bytes unless the preference says less (slices and chunks are aligned to an
- * element only), and its bias has the dtype of the result: a bf16 product has no f32 bias. Workspaces
- * are the call's scratch. NCCL: nccl.h.
+ * Libraries. cuDNN: the backend (graph) API, three single-operation graphs: convolution forward,
+ * data and weights; channels last; of the heuristic's engines the first without the numerical note
+ * NONDETERMINISTIC. cuBLASLt: cublasLtMatmul with layouts, strided batches and the epilogues
+ * DEFAULT, BIAS, GELU_BIAS; a row-major operand is a transposed column-major one. Its heuristic
+ * assumes operands aligned to 256 bytes unless the preference says less (slices and chunks are
+ * aligned to an element only), and its bias has the dtype of the result: a bf16 product has no f32
+ * bias. Workspaces are the call's scratch. NCCL: nccl.h.
  *
  * Invariants
- *  1. No hidden memory: one cudaMalloc per Backend.alloc, everything else is scratch; NCCL's buffers
- *     are its own.
+ *  1. No hidden memory: one cudaMalloc per Backend.alloc, everything else is scratch; NCCL's
+ *     buffers are its own.
  *  2. Deterministic: no float atomics, no algorithm whose sums have no fixed order.
  *  3. All launches of calls go to one stream; copies and collectives have their own and are ordered
  *     by events.

@@ -2,8 +2,9 @@
  *
  * Used by all_reduce.c and backend.c. The ranks find each other over the Comm that the run has
  * already: rank 0's unique id is broadcast there. The communicator never blocks the host: what NCCL
- * does in threads of its own is asked for, and meanwhile the watch over the ranks (comm_check) can end
- * the run. Its buffers (some 100 MB of a GPU) are NCCL's own, beside the backend's one allocation.
+ * does in threads of its own is asked for, and meanwhile the watch over the ranks (comm_check) can
+ * end the run. Its buffers (some 100 MB of a GPU) are NCCL's own, beside the backend's one
+ * allocation.
  *
  * Must hold: sums are f32 and of one order. NCCL picks among algorithms by its own measurements, so
  * the ring is asked for by NCCL_ALGO: there the order follows from the ranks' places alone.
@@ -31,8 +32,8 @@ void nccl_close(Nccl *nccl);
  * errors  as nccl_check */
 Status nccl_sum(Nccl *nccl, float *data, int64_t n_elems, cudaStream_t stream);
 
-/* nccl_check: OK while the run goes on; asked by whoever waits for a stream that sums are in. After an
- * error the sums under way are ended, so that their stream can be waited for. NULL is fine.
+/* nccl_check: OK while the run goes on; asked by whoever waits for a stream that sums are in. After
+ * an error the sums under way are ended, so that their stream can be waited for. NULL is fine.
  * errors  E_NETWORK: the verdict of the watch */
 Status nccl_check(Nccl *nccl);
 

@@ -1,7 +1,7 @@
 /* The three ways a convolution runs on CUDA: own kernels where every channel is its own group
  * (kernels/cuda/depthwise.cu), matrix products of cuBLASLt where the kernel is one pixel
- * (pointwise.c), cuDNN for all others (conv_cudnn.c). Chosen here from shapes alone, for the plug-in
- * and for plans without it.
+ * (pointwise.c), cuDNN for all others (conv_cudnn.c). Chosen here from shapes alone, for the
+ * plug-in and for plans without it.
  */
 #ifndef RETORT_KERNELS_PLAN_CONV_WAY_H
 #define RETORT_KERNELS_PLAN_CONV_WAY_H

@@ -1,6 +1,6 @@
 /* Into how many parts the CUDA kernels divide their sums: numbers that follow from sizes alone, for
- * the kernels that make the parts and for the scratch that holds them (scratch.h). Plain C: included
- * by kernels/cuda and by the program, which plans without a toolkit.
+ * the kernels that make the parts and for the scratch that holds them (scratch.h). Plain C:
+ * included by kernels/cuda and by the program, which plans without a toolkit.
  */
 #ifndef RETORT_KERNELS_PLAN_PARTS_H
 #define RETORT_KERNELS_PLAN_PARTS_H

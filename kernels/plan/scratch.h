@@ -2,8 +2,8 @@
  * the plug-in, which books it in bind, and for plans on machines without a toolkit or a GPU.
  *
  * What a kernel puts where in its scratch is told beside the kernel; the simulator finds one that
- * leaves it. What cuDNN and cuBLASLt want on top for themselves, only they know: their binds add it,
- * and a plan allows for it (kernels/plan/backend.h).
+ * leaves it. What cuDNN and cuBLASLt want on top for themselves, only they know: their binds add
+ * it, and a plan allows for it (kernels/plan/backend.h).
  */
 #ifndef RETORT_KERNELS_PLAN_SCRATCH_H
 #define RETORT_KERNELS_PLAN_SCRATCH_H
@@ -13,8 +13,8 @@ extern "C" {
 #endif
 #include "kernels/backend.h"
 
-/* scratch_bytes: of a call whose op, attributes, dtypes and shapes are there. For products and dense
- * convolutions: without the library's workspace. */
+/* scratch_bytes: of a call whose op, attributes, dtypes and shapes are there. For products and
+ * dense convolutions: without the library's workspace. */
 size_t scratch_bytes(const KernelCall *call);
 
 /* The most that a library may take for one call: the binds refuse algorithms that want more. */

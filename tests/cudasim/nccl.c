@@ -2,9 +2,9 @@
  *
  * A sum is two operations of its stream. The first hands the own numbers out, as soon as all ranks
  * have read the ones before; the second adds those of all ranks up, as soon as they are there, and
- * before that compares what the ranks gave: element counts, types and operators must be equal, which
- * NCCL itself does not check. Until then both hold their stream back, and the host that waits for it,
- * for ever if a rank is gone: only ncclCommAbort lets them pass, without doing anything.
+ * before that compares what the ranks gave: element counts, types and operators must be equal,
+ * which NCCL itself does not check. Until then both hold their stream back, and the host that waits
+ * for it, for ever if a rank is gone: only ncclCommAbort lets them pass, without doing anything.
  *
  * The communicator is of the kind that never blocks, the only one used here: joining takes a while,
  * and so, now and then, does starting a sum; whoever does not wait for it is reported.
@@ -94,7 +94,8 @@ static bool all_gave_the_same(const struct ncclComm *comm, const Given *own)
 {
     for (int r = 0; r < comm->n_ranks; r++) {
         const Given *other = &comm->shared->ranks[r].what;
-        if (other->count == own->count && other->type == own->type && other->op == own->op) continue;
+        if (other->count == own->count && other->type == own->type && other->op == own->op)
+            continue;
         sim_report("rank %d sums %zu elements, rank %d %zu (of type %d and %d, by %d and %d)",
                    comm->rank, own->count, r, other->count, own->type, other->type, own->op,
                    other->op);

@@ -2,7 +2,8 @@
  *
  * Read on: block.c (threads of a block), memory.c (device memory and what each access must obey),
  * stream.c (streams, events, recorded graphs), runtime.c, cublaslt.c, cudnn.c, nccl.c (the vendors'
- * entry points), watch.c (the plug-in; tells the device what an op may touch), device.h (CUDA C for g++).
+ * entry points), watch.c (the plug-in; tells the device what an op may touch), device.h (CUDA C for
+ * g++).
  *
  * The device is one per process and used under one lock. Its orders (of threads, of streams) are
  * drawn from CUDASIM_SEED, 1 if unset: another seed is another legal order.

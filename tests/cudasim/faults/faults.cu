@@ -1,4 +1,5 @@
-/* The kernels of faults.h. Each wrong one is a right one with one mistake that is made in earnest. */
+/* The kernels of faults.h. Each wrong one is a right one with one mistake that is made in earnest.
+ */
 #include "tests/cudasim/faults/faults.h"
 
 #define SIM_LAUNCH(name, blocks, threads, shared, ...) \

@@ -8,7 +8,8 @@
 extern "C" {
 #endif
 
-/* FAULT(name): launch_<name>(stream, data, n): one launch that works on n floats of device memory. */
+/* FAULT(name): launch_<name>(stream, data, n): one launch that works on n floats of device memory.
+ */
 #define FAULTS(FAULT)                                                                           \
     FAULT(scale) FAULT(reverse) FAULT(warp_reverse) FAULT(sum_rows) FAULT(count) /* right */    \
     FAULT(past_the_end) FAULT(host_table) FAULT(misaligned) FAULT(blank_shared)                 \

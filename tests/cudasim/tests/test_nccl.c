@@ -1,8 +1,9 @@
-/* Sums over ranks on the CUDA backend: their values and their place among kernels, and what ranks that
- * differ or die make of them. On the simulator, whose NCCL is between processes; or with
+/* Sums over ranks on the CUDA backend: their values and their place among kernels, and what ranks
+ * that differ or die make of them. On the simulator, whose NCCL is between processes; or with
  * TEST_BACKEND=cuda on a machine with two GPUs.
  *
- * The ranks are children of a test; one that fails prints why, and ends with another code than 0. */
+ * The ranks are children of a test; one that fails prints why, and ends with another code than 0.
+ */
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <stdio.h>
@@ -34,7 +35,8 @@ static void must(Status status)
 
 static KernelCall bound(Rank *r, OpId op, const char *label, int64_t n, float *src, float *dst)
 {
-    KernelCall call = {.op = op, .label = label, .attr = &r->attr, .n_src = src != NULL, .n_dst = 1};
+    KernelCall call = {
+        .op = op, .label = label, .attr = &r->attr, .n_src = src != NULL, .n_dst = 1};
     call.src[0] = (Tensor){src ? DT_F32 : DT_NONE, SHAPE(n), NULL};
     call.dst[0] = (Tensor){DT_F32, SHAPE(n), NULL};
     must(r->backend->bind(r->backend, &call));
@@ -172,8 +174,8 @@ Test(nccl, sums_can_be_recorded, .timeout = 120) { expect_codes(sum_recorded, 0,
 
 /* ---- ranks that fail ---- */
 
-/* Closes all, as a run does, and ends with 3 if the failure is the one that is wanted: of rank 1, and
- * with this in it. */
+/* Closes all, as a run does, and ends with 3 if the failure is the one that is wanted: of rank 1,
+ * and with this in it. */
 static void end_as(Rank *r, Status status, const char *wanted)
 {
     bool as_wanted = status == E_NETWORK && strstr(status_message(), "ends: rank 1 ") &&

@@ -1,5 +1,5 @@
-/* What `retort plan` says of memory without a GPU, against what the CUDA backend binds and allocates
- * on the simulator: the backend "plan" and "cudasim" on the same steps.
+/* What `retort plan` says of memory without a GPU, against what the CUDA backend binds and
+ * allocates on the simulator: the backend "plan" and "cudasim" on the same steps.
  *
  * Tolerance: ten per cent, the promise of the plan. What differs is what the libraries take: the
  * simulated ones under a kilobyte, where the plan allows for real ones. */

@@ -1,6 +1,6 @@
 /* Whole runs of the small model on the CUDA backend: ten-step curves against the CPU's and the
- * reference's, a run that is taken up again, and two ranks against one. By the program, with its recorded steps; on the
- * simulator, or with TEST_BACKEND=cuda on a GPU.
+ * reference's, a run that is taken up again, and two ranks against one. By the program, with its
+ * recorded steps; on the simulator, or with TEST_BACKEND=cuda on a GPU.
  *
  * Tolerances: in f32 the losses may differ by what ten steps make of f32's rounding; in bf16 by
  * what it makes of bf16's, against f32. */
@@ -104,8 +104,8 @@ Test(steps, a_run_goes_on_in_the_same_bits, .timeout = 600)
 
 #define OF_RANKS FINETUNE " --train.global_batch=2 --optim.bn=sync --data.masks_per_image=1"
 
-/* The ranks as a launcher starts them, each with its own errors. A simulated step takes its time, in
- * which its rank shows no progress. */
+/* The ranks as a launcher starts them, each with its own errors. A simulated step takes its time,
+ * in which its rank shows no progress. */
 static void run_two_ranks(const Place *place, double *losses)
 {
     char command[1500], folder[200];
