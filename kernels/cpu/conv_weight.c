@@ -44,24 +44,38 @@ typedef struct Block {
     float *sum;             /* of element (k, 0, 0, c) */
 } Block;
 
-/* Adds what results [x, x + n) of row y of an image give to a block. */
-static void add_stretch(const ConvShape *s, const Block *block, const float *src, const float *ddst,
-                        int64_t image, int64_t y, int64_t x, int64_t n, float *ddst_copy,
-                        float *src_copy)
+/* Results [x, x + n) of row y of an image. */
+typedef struct Stretch {
+    int64_t image, y, x, n;
+} Stretch;
+
+/* Adds what a stretch gives to a block. */
+static void add_stretch(const WeightState *state, const Block *block, const Stretch *t,
+                        const float *src, const float *ddst, float *copies)
 {
-    const float *ddst_row = ddst + (image * s->out_h + y) * s->out_w * s->k + block->k;
-    conv_copy_pixels(ddst_row, s->k, s->out_w, x, x + n, block->n_k, ddst_copy);
-    int64_t first = x * s->stride - s->pad_w, end = first + (n - 1) * s->stride + s->s;
+    const ConvShape *s = &state->shape;
+    float *ddst_copy = copies, *src_copy = copies + state->n_ddst_copy;
+    const float *ddst_row = ddst + (t->image * s->out_h + t->y) * s->out_w * s->k + block->k;
+    conv_copy_pixels(ddst_row, s->k, s->out_w, t->x, t->x + t->n, block->n_k, ddst_copy);
+    int64_t first = t->x * s->stride - s->pad_w, end = first + (t->n - 1) * s->stride + s->s;
     for (int64_t r = 0; r < s->r; r++) {
-        int64_t row = y * s->stride + r - s->pad_h;
+        int64_t row = t->y * s->stride + r - s->pad_h;
         if (row < 0 || row >= s->h) continue;
-        const float *src_row = src + (image * s->h + row) * s->w * s->c + block->c;
+        const float *src_row = src + (t->image * s->h + row) * s->w * s->c + block->c;
         conv_copy_pixels(src_row, s->c, s->w, first, end, block->n_c, src_copy);
         for (int64_t column = 0; column < s->s; column++)
-            tile_matmul_ta(block->n_k, block->n_c, n, ddst_copy, block->n_k,
+            tile_matmul_ta(block->n_k, block->n_c, t->n, ddst_copy, block->n_k,
                            src_copy + column * block->n_c, s->stride * block->n_c,
                            block->sum + (r * s->s + column) * s->c, s->r * s->s * s->c, true);
     }
+}
+
+static void clear_block(const ConvShape *s, const Block *block)
+{
+    for (int64_t k = 0; k < block->n_k; k++)
+        for (int64_t tap = 0; tap < s->r * s->s; tap++)
+            memset(block->sum + (k * s->r * s->s + tap) * s->c, 0,
+                   (size_t)block->n_c * sizeof(float));
 }
 
 /* All stretches of a slab, for one block. */
@@ -69,16 +83,14 @@ static void run_unit(const WeightState *state, const float *src, const float *dd
                      const Block *block, float *copies)
 {
     const ConvShape *s = &state->shape;
-    for (int64_t k = 0; k < block->n_k; k++)
-        for (int64_t tap = 0; tap < s->r * s->s; tap++)
-            memset(block->sum + (k * s->r * s->s + tap) * s->c, 0,
-                   (size_t)block->n_c * sizeof(float));
     int64_t n_stretches = s->n * s->out_h * state->per_row;
-    for (int64_t i = n_stretches * slab / state->n_slabs;
-         i < n_stretches * (slab + 1) / state->n_slabs; i++) {
+    int64_t end = n_stretches * (slab + 1) / state->n_slabs;
+    clear_block(s, block);
+    for (int64_t i = n_stretches * slab / state->n_slabs; i < end; i++) {
         int64_t row = i / state->per_row, x = i % state->per_row * state->stretch;
-        add_stretch(s, block, src, ddst, row / s->out_h, row % s->out_h, x,
-                    tile_min(state->stretch, s->out_w - x), copies, copies + state->n_ddst_copy);
+        Stretch t = {.image = row / s->out_h, .y = row % s->out_h, .x = x};
+        t.n = tile_min(state->stretch, s->out_w - x);
+        add_stretch(state, block, &t, src, ddst, copies);
     }
 }
 
