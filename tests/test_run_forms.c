@@ -220,6 +220,38 @@ Test(run_forms, the_budget_chooses_what_is_recomputed, .timeout = 300)
     free(config);
 }
 
+/* Bytes that a step of distillation plans, and its multiply-adds, with what is computed again. */
+static double bench_number(const char *root, const char *option, const char *key)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/bench.json", root);
+    program_succeed("bench distill configs/recipes/distill_l0_paper.yaml --teacher.model= "
+                    "--model=configs/models/efficientvit_sam_tiny.yaml --train.batch=4 --repeat=1 "
+                    "--json=%s %s",
+                    path, option);
+    char *text = file_text(path);
+    const char *found = strstr(text, key);
+    double number = NAN;
+    cr_assert(found && sscanf(found + strlen(key), "\": %lf", &number) == 1, "%s", text);
+    free(text);
+    return number;
+}
+
+/* The cheap blocks come first, so half of what can be freed takes less than half of the work. */
+Test(run_forms, the_budget_chooses_what_is_cheap, .timeout = 300)
+{
+    char root[128], budget[64];
+    test_folder("forms_budget_cheap", root, sizeof root);
+    const char *every = "--run.recompute=image_encoder.backbone,image_encoder.neck";
+    double whole = bench_number(root, "", "planned_bytes");
+    double least = bench_number(root, every, "planned_bytes");
+    snprintf(budget, sizeof budget, "--run.memory_budget=%.0f", (whole + least) / 2);
+    double none = bench_number(root, "", "macs"), all = bench_number(root, every, "macs");
+    cr_assert_lt(least, 0.9 * whole);
+    cr_assert_gt(all, none);
+    cr_expect_lt(bench_number(root, budget, "macs") - none, 0.5 * (all - none));
+}
+
 /* A chunk that the user gave must fit too. */
 Test(run_forms, the_budget_holds_for_a_given_chunk_and_for_distillation, .timeout = 300)
 {

@@ -1,5 +1,4 @@
-/* The f32 forward pass of dense convolutions, by tiles (see conv_tiles.h). Called by conv.c.
- */
+/* The f32 forward pass of dense convolutions, by tiles (see conv_tiles.h). Called by conv.c. */
 #include "kernels/cpu/conv_tiles.h"
 
 #include "base/memory.h"
