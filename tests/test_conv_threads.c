@@ -35,11 +35,11 @@ static void weight_pass(int n_threads, int64_t kernel, float *src, float *ddst, 
 
 Test(conv_threads, weight_pass)
 {
-    static float src[N_SRC], ddst[N_SRC], one[9 * CHANNELS * CHANNELS],
-        many[9 * CHANNELS * CHANNELS];
+    static float src[N_SRC], ddst[N_SRC], one[25 * CHANNELS * CHANNELS],
+        many[25 * CHANNELS * CHANNELS];
     kat_fill("src", 1, src, N_SRC);
     kat_fill("ddst", 1, ddst, N_SRC);
-    for (int64_t kernel = 1; kernel <= 3; kernel += 2) {
+    for (int64_t kernel = 1; kernel <= 5; kernel += 2) {
         weight_pass(1, kernel, src, ddst, one);
         for (int n_threads = 2; n_threads <= 5; n_threads++) {
             weight_pass(n_threads, kernel, src, ddst, many);

@@ -6,9 +6,10 @@
  * The step is the one that trains (train/step.h), on made-up inputs or those of a file as `retort
  * trace` takes it, from init.weights or initial weights. Prints the minimum and median over the
  * repeats, images per second, GFLOP/s (2 x multiply-adds of matrix products, convolutions and
- * attention, as executed) and the share of --peak, or of what one large matrix product reaches
- * here; the memory that the plan says, and by how much the process really grew over it. --json
- * writes the same, with every repeat's time and loss, that of the run that warms up first.
+ * attention; a convolution by Winograd is counted as a direct one) and the share of --peak, or of
+ * what one large matrix product reaches here; the memory that the plan says, and by how much the
+ * process really grew over it. --json writes the same, with every repeat's time and loss, that of
+ * the run that warms up first.
  * --run.profile=true adds one profiled run; --trace also writes it as a trace for Chrome or
  * Perfetto. --out is for the loader, its last batch, and for the encoder, `embedding` (N,h,w,C).
  */

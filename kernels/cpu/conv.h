@@ -3,7 +3,8 @@
  *   depthwise  one channel per group: own kernels over NHWC rows
  *   grouped    1x1 in groups (LiteMLA: 16 or 32 channels each): own small products
  *   forward, data, weight
- *              the three passes in f32: own products of tiles, in short sums
+ *              the three passes in f32: own products of tiles, in short sums; 3x3 at stride 1 with
+ *              fewer products, by Winograd
  *   product    1x1, stride 1, one group, where no tiles are used: a matrix product over all pixels
  *   dense      everything else, bf16 above all: oneDNN's convolution
  */
