@@ -3,8 +3,8 @@
 # folder and the backend: cuda, or cudasim to try this script where there is no GPU.
 # First whether it is right: the test programs of the simulator, run on the backend, and two runs that must give the
 # same bits. Then, on a GPU, how fast: each work's time, share of the peak that its data sheet gives (MFU), memory
-# against the plan and a profile per op. What the simulator takes is no speed, so its times are not shown; its steps
-# are small.
+# against the plan and a profile per op; and PyTorch in turns with it, where that can be installed. What the simulator
+# takes is no speed, so its times are not shown; its steps are small, and those beside PyTorch run on the processor.
 # Leaves report.md, report.json, and logs and profiles beside them. Exits non-zero if a check fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -156,8 +156,8 @@ measure() {
         mfu=$(awk -v m="$(number macs "$result")" -v p="$(number peak_gflops "$result")" -v s="$seconds" \
             'BEGIN { printf "%.0f %%", 200e-9 * m / s / p }')
     fi
-    work+="| $name, batch $batch | Retort | $rate | $mfu | $planned | $most | $device |"$'\n'
-    work_json+="${work_json:+,}{\"work\":\"$name\",\"by\":\"Retort\",\"batch\":$batch,\"seconds\":$seconds,"
+    work+="| $name, batch $batch | $rate | $mfu | $planned | $most | $device |"$'\n'
+    work_json+="${work_json:+,}{\"work\":\"$name\",\"batch\":$batch,\"seconds\":$seconds,"
     work_json+="\"mfu\":\"$mfu\",\"planned_mib\":$planned,\"measured_mib\":\"$most\",\"device\":\"$device\"}"
     echo "$name: $rate img/s, plan $planned MiB, measured $most"
 }
@@ -175,7 +175,31 @@ else
     measure teacher encoder 20 $distill --model=configs/models/sam_vit_h.yaml --teacher.model= --train.batch=4
 fi
 
-# ---- both, as a table and for programs ----
+# ---- how fast is PyTorch? ----
+
+# beside OPTION..: Retort and PyTorch, as it is and compiled, in turns, after equal results; options of tests/peer/bench.py.
+beside() {
+    local start=$SECONDS python=$build/oracle/bin/python
+    if ! make BUILD="$build" peers >"$out/peers.log" 2>&1; then
+        verdict "beside PyTorch" "skipped: it cannot be installed: see $out/peers.log" $((SECONDS - start))
+    elif [ "$device" != simulator ] &&
+        ! "$python" -c 'import torch; torch.zeros(1, device="cuda")' 2>>"$out/peers.log"; then
+        verdict "beside PyTorch" "skipped: it cannot use this GPU: see $out/peers.log" $((SECONDS - start))
+    elif "$python" tests/peer/bench.py "$out/peers" "$retort" "$@" >>"$out/peers.log" 2>&1; then
+        "$python" tests/peer/table.py "$out/peers" >"$out/scratch/peers.md"
+        verdict "beside PyTorch, equal results" "passed" $((SECONDS - start))
+    else
+        verdict "beside PyTorch, equal results" "FAILED: see $out/peers.log" $((SECONDS - start))
+    fi
+}
+
+if [ "$device" = simulator ]; then
+    beside --rows="gpu-distill gpu-finetune" --batch=1 --masks=2 --precisions=f32 --repeats=1
+else
+    beside --rows="gpu-distill gpu-finetune gpu-vit-h" --device=cuda
+fi
+
+# ---- all, as tables and for programs ----
 
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 what_peak="of what one large matrix product reaches here"
@@ -184,11 +208,12 @@ what_peak="of what one large matrix product reaches here"
     printf '# gpu-check of %s: %s, commit %s\n\n' "$(date -I)" "$device" "$commit"
     printf '| check | result | s | ran on |\n|---|---|---|---|\n%s\n' "$checks"
     printf 'bf16, median; MFU: share %s; memory in MiB, measured with that of the driver.\n\n' "$what_peak"
-    printf '| work | by | images/s | MFU | planned | measured | ran on |\n|---|---|---|---|---|---|---|\n%s\n' "$work"
+    printf '| work | images/s | MFU | planned | measured | ran on |\n|---|---|---|---|---|---|\n%s\n' "$work"
     # shellcheck disable=SC2016 # backticks of Markdown
     printf 'Time per op: `%s/NAME.profile.txt`.\n' "$out"
+    [ ! -e "$out/scratch/peers.md" ] || printf '\n## Beside PyTorch\n\n%s\n' "$(cat "$out/scratch/peers.md")"
 } >"$out/report.md"
-printf '{"date":"%s","commit":"%s","device":"%s","checks":[%s],"work":[%s]}\n' "$(date -I)" "$commit" "$device" \
-    "$checks_json" "$work_json" >"$out/report.json"
+printf '{"date":"%s","commit":"%s","device":"%s","checks":[%s],"work":[%s],"peers":%s}\n' "$(date -I)" "$commit" \
+    "$device" "$checks_json" "$work_json" "$(cat "$out/peers/results.json" 2>/dev/null || echo '[]')" >"$out/report.json"
 cat "$out/report.md"
 [ "$failed" -eq 0 ] || fail "$failed checks failed"

@@ -7,9 +7,7 @@ test-ranks: all
 # A real Slurm of Debian's slurm-wlm on this machine, as root; and a real torchrun from PyPI's torch.
 test-slurm: all
 	scripts/test_slurm.sh $(BUILD)/retort
-test-torchrun: all
-	python3 -m venv $(BUILD)/oracle
-	$(BUILD)/oracle/bin/pip install --quiet torch numpy
+test-torchrun: all peers
 	PATH=$(CURDIR)/$(BUILD)/oracle/bin:$$PATH scripts/test_torchrun.sh $(BUILD)/retort
 
 # Damages each gradient rule in turn; every mutant must turn the gradient check red.
@@ -29,12 +27,14 @@ flat: all $(BUILD)/tests/flat_loader
 $(BUILD)/tests/flat_loader: $(BUILD)/tests/flat_loader.o $(BUILD)/tests/loader_hash.o $(BUILD)/libretort.a
 	$(CC) $(EXTRA) $^ $(LDLIBS) -o $@
 
-# Files and whole models to PyTorch and back, and mean IoU against pycocotools; in a Python environment of its own, which
-# nothing else needs.
-oracle: all
+# PyTorch, the official models and others that judge ours, in a Python environment of their own; no use of Retort needs it.
+peers:
 	python3 -m venv $(BUILD)/oracle
 	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything \
-		pycocotools
+		openvino pycocotools pillow
+
+# Files and whole models to PyTorch and back, and mean IoU against pycocotools.
+oracle: all peers
 	$(BUILD)/oracle/bin/python tests/oracle/interop.py $(BUILD)/retort
 	$(BUILD)/oracle/bin/python tests/oracle/golden.py $(BUILD)/golden
 	$(BUILD)/oracle/bin/python tests/oracle/models.py $(BUILD)/golden $(BUILD)/retort
@@ -46,11 +46,8 @@ oracle: all
 PEER_ROWS ?=
 PEER_REPEATS ?= 0
 PEER_OUT ?= $(BUILD)/peer
-bench-peer: all
+bench-peer: all peers
 	scripts/setup.sh libjemalloc2
-	python3 -m venv $(BUILD)/oracle
-	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything \
-		openvino pycocotools pillow
 	$(BUILD)/oracle/bin/python tests/peer/bench.py $(PEER_OUT) $(BUILD)/retort --rows="$(PEER_ROWS)" \
 		--repeats=$(PEER_REPEATS)
 	$(BUILD)/oracle/bin/python tests/peer/table.py $(PEER_OUT) | tee $(PEER_OUT)/table.md
@@ -76,4 +73,4 @@ fuzz-files:
 	ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=128 \
 		$(BUILD)/fuzz-checked/tests/test_weights_damage -j1 --verbose
 
-.PHONY: test-ranks test-slurm test-torchrun mutants crashtest flat oracle bench-peer deviations precision kat-long fuzz-files
+.PHONY: peers test-ranks test-slurm test-torchrun mutants crashtest flat oracle bench-peer deviations precision kat-long fuzz-files

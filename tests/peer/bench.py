@@ -1,12 +1,14 @@
-"""Retort and its peers on the same work, in turns: `make bench-peer`; README.md shows the table.
+"""Retort and its peers on the same work, in turns: `make bench-peer`, `make gpu-check`.
 
     python tests/peer/bench.py FOLDER RETORT [--rows="encoder distill"] [--precisions=f32,bf16]
-                               [--repeats=N] [--threads=N] [--pair=FOLDER]
+                               [--repeats=N] [--threads=N] [--pair=FOLDER] [--device=cpu|cuda]
+                               [--batch=N] [--masks=N]
 
 For each row and precision every contestant runs once a round, so that whatever the machine does
 meanwhile meets all. A peer that takes more than SLOW times the fastest one's time is left out
 after the first round: it cannot win, and its time is shown. Before any time counts, results must
-be equal (checks.py). All is appended to FOLDER/results.json; table.py makes the table.
+be equal (checks.py). --batch and --masks make a row with a batch or masks smaller, to try it. All
+is appended to FOLDER/results.json; table.py makes the table.
 """
 
 import argparse
@@ -28,6 +30,7 @@ class Run:
 
     def __init__(self, row, precision, args):
         self.row, self.precision, self.threads = row, precision, args.threads
+        self.device = args.device
         self.folder, self.retort, self.pair = args.folder, args.retort, args.pair
         self.results, self.equality = {}, {}  # by name: rounds, or why there are none
 
@@ -85,7 +88,7 @@ def make_peers(run):
             yield Released(run)
             continue
         yield Peer(run, kind, False)
-        if kind != cases.OPENVINO:
+        if run.row.jemalloc and kind != cases.OPENVINO:
             yield Peer(run, kind, True)
 
 
@@ -138,6 +141,9 @@ def parse():
     parser.add_argument("--repeats", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--pair", default="../shared/data/sa1b/pairs")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--batch", type=int, default=0)
+    parser.add_argument("--masks", type=int, default=0)
     return parser.parse_args()
 
 
@@ -145,7 +151,8 @@ def main():
     args = parse()
     args.folder.mkdir(parents=True, exist_ok=True)
     names = args.rows.replace(",", " ").split() or [row.name for row in cases.ROWS]
-    for row in cases.ROWS:
+    for row in cases.ALL_ROWS:
+        row.batch, row.masks = args.batch or row.batch, row.masks and (args.masks or row.masks)
         for precision in args.precisions.split(","):
             if row.name not in names or precision not in row.precisions:
                 continue
@@ -153,7 +160,8 @@ def main():
             run = Run(row, precision, args)
             (run_scaling if row.work == "scaling" else run_row)(run, args.repeats or row.repeats)
             append(args.folder / "results.json",
-                   {"row": row.name, "precision": precision, "threads": args.threads,
+                   {"row": row.name, "precision": precision, "device": args.device,
+                    "batch": row.batch, "masks": row.masks, "threads": args.threads,
                     "equality": run.equality, "results": run.results,
                     "machine": machine.describe()})
 

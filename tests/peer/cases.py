@@ -1,4 +1,5 @@
-"""What `make bench-peer` measures: one row per work, and the weights and inputs that both sides get.
+"""What `make bench-peer` and, on a GPU, `make gpu-check` measure: one row per work, and the weights
+and inputs that both sides get.
 
 A row names the work as `retort bench` does, its recipe and options, the peers, and how often all
 are repeated. Weights are random, written once by PyTorch under the released names and loaded by
@@ -37,6 +38,7 @@ class Row:
     memory: dict = dataclasses.field(default_factory=dict)  # greatest ratio, by precision
     budget: float = 0  # a second run of ours under this share of the fastest peer's memory
     keep: bool = True  # peers' processes live through the row, if that fits in memory
+    jemalloc: bool = True  # peers run once more with it
     precisions: tuple = ("f32", "bf16")
 
     @property
@@ -45,24 +47,32 @@ class Row:
 
 
 ROWS = [
-    Row("encoder", "L0 encoder forward, batch 4", "encoder", DISTILL, 4, 5,
+    Row("encoder", "L0 encoder forward", "encoder", DISTILL, 4, 5,
         peers=(EAGER, COMPILED, OPENVINO), speed={"f32": 1.3, "bf16": 1.3}),
-    Row("distill", "L0 distillation step, batch 4", "distill", DISTILL, 4, 5,
+    Row("distill", "L0 distillation step", "distill", DISTILL, 4, 5,
         speed={"f32": 1.7, "bf16": 2.1}, memory={"f32": 0.5, "bf16": 0.5}, budget=0.35),
-    Row("finetune-multi", "L0 fine-tuning step, 64 boxes, three candidates", "finetune", FINETUNE,
+    Row("finetune-multi", "L0 fine-tuning step, boxes, three candidates", "finetune", FINETUNE,
         1, 3, masks=64, keep=False, speed={"f32": 3.5, "bf16": 3.5},
         memory={"f32": 0.25, "bf16": 0.25}),
-    Row("finetune-single", "L0 fine-tuning step, 64 boxes, one candidate", "finetune", FINETUNE, 1,
+    Row("finetune-single", "L0 fine-tuning step, boxes, one candidate", "finetune", FINETUNE, 1,
         2, masks=64, multi=False, keep=False, speed={"f32": 3.5, "bf16": 3.5},
         memory={"f32": 0.25, "bf16": 0.25}),
-    Row("vit-h", "SAM-ViT-H encoder forward, 1024 px, batch 1", "encoder", DISTILL, 1, 1,
+    Row("vit-h", "SAM-ViT-H encoder forward, 1024 px", "encoder", DISTILL, 1, 1,
         model=VIT_H, peers=(EAGER, OPENVINO), keep=False, speed={"f32": 1.7, "bf16": 1.7},
         memory={"f32": 0.6, "bf16": 0.35}),
     Row("loader", "one SA-1B sample at 512, one thread", "loader", FINETUNE, 1, 5, masks=64,
         peers=(RELEASED,), speed={"f32": 80}, precisions=("f32",)),
     Row("scaling", "Retort alone", "scaling", "", 0, 2, peers=()),
 ]
-
+# No ratio was promised before anybody had seen one.
+GPU_ROWS = [
+    Row("gpu-distill", "L0 distillation step", "distill", DISTILL, 16, 5, jemalloc=False),
+    Row("gpu-finetune", "L0 fine-tuning step, boxes, three candidates", "finetune", FINETUNE,
+        4, 5, masks=64, jemalloc=False),
+    Row("gpu-vit-h", "SAM-ViT-H encoder forward, 1024 px", "encoder", DISTILL, 4, 5,
+        model=VIT_H, jemalloc=False),
+]
+ALL_ROWS = ROWS + GPU_ROWS
 
 
 def scaling(threads):
@@ -129,7 +139,7 @@ def make_inputs(folder, row):
         inputs["target"] = 4 * torch.rand(row.batch, 256, 64, 64) - 2
     if row.work == "finetune":
         masks, boxes = ellipses(row.masks, row.side)
-        inputs.update(masks=masks[None].contiguous(), boxes=boxes[None].contiguous(),
+        inputs.update(masks=torch.stack([masks] * row.batch), boxes=torch.stack([boxes] * row.batch),
                       multi=torch.full((1,), int(row.multi), dtype=torch.int32))
     path = pathlib.Path(folder) / f"{row.name}.inputs.safetensors"
     save_file(inputs, path)

@@ -50,8 +50,8 @@ class Peer:
 
     def start(self):
         run = self.run
-        words = [run.row.name, self.kind, run.precision, run.threads, run.weights, run.inputs,
-                 self.out]
+        words = [run.row.name, self.kind, run.precision, run.device, run.threads, run.weights,
+                 run.inputs, self.out]
         self.errors = open(self.out.with_suffix(".log"), "w+")
         self.process = subprocess.Popen([sys.executable, HERE / "peers.py", *map(str, words)],
                                         env=self.environment(), text=True, stdin=subprocess.PIPE,
@@ -103,7 +103,10 @@ class Released:
 
 
 class Ours:
-    """`retort bench`, a process for each measurement; of another row than the run's if given."""
+    """`retort bench`, a process for each measurement; of another row than the run's if given.
+
+    On a GPU its memory is what it planned, for it asks the GPU for that once and for nothing else.
+    """
 
     def __init__(self, run, name, words, row=None):
         self.run, self.name, self.words, self.row = run, name, words, row or run.row
@@ -114,10 +117,11 @@ class Ours:
         gives = self.row.work in ("encoder", "loader")
         succeed(run.retort, "bench", self.row.work, self.row.recipe, "--repeat=1",
                 f"--json={result}", f"--run.precision={run.precision}",
+                f"--run.backend={run.device}",
                 *([f"--out={self.out}"] if gives else []), *self.words)
         said = json.loads(result.read_text())
         return {"seconds": said["seconds"][0], "losses": said["losses"],
-                "memory": said["measured_bytes"]}
+                "memory": said["planned_bytes" if run.device == "cuda" else "measured_bytes"]}
 
     def stop(self):
         pass

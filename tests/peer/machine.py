@@ -5,6 +5,8 @@ import importlib.metadata
 import pathlib
 import subprocess
 
+import torch
+
 PACKAGES = ("torch", "torchvision", "openvino", "efficientsam", "segment-anything")
 
 
@@ -22,5 +24,6 @@ def describe():
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True,
                             text=True).stdout.strip()
     return {"processor": processor(), "retort": commit or "unknown",
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
             "date": datetime.date.today().isoformat()}

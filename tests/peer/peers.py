@@ -1,11 +1,12 @@
 """One peer in a process of its own: builds the work, warms up, then runs it whenever it is told to.
 
-    python tests/peer/peers.py ROW PEER PRECISION THREADS WEIGHTS INPUTS OUT
+    python tests/peer/peers.py ROW PEER PRECISION DEVICE THREADS WEIGHTS INPUTS OUT
 
 Started by bench.py, which may preload jemalloc. Says one JSON line when it is ready and one after
-each line that it reads: seconds, loss of the step, and the most memory since the one before,
-over what the process had taken before there was a model. A forward pass leaves its embedding in
-OUT; PyTorch's leaves there too what it gives in its other order of memory, N,C,H,W.
+each line that it reads: seconds, loss of the step, and the most memory since the one before: over
+what the process had taken before there was a model, or, on a GPU, what PyTorch holds of it. A
+forward pass leaves its embedding in OUT; PyTorch's leaves there too what it gives in its other
+order of memory, N,C,H,W.
 """
 
 import json
@@ -27,8 +28,28 @@ def status_bytes(key):
     raise KeyError(key)
 
 
-def forget_peak():
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
+class Host:
+    """Memory and time of work on the processor."""
+
+    def __init__(self):
+        self.before = status_bytes("VmRSS")
+
+    def forget_peak(self):
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+    def peak(self):
+        return status_bytes("VmHWM") - self.before
+
+    def wait(self):
+        pass
+
+
+class Gpu:
+    """Memory and time of work on a GPU; what PyTorch's allocator holds, free or not."""
+
+    forget_peak = staticmethod(torch.cuda.reset_peak_memory_stats)
+    peak = staticmethod(torch.cuda.max_memory_reserved)
+    wait = staticmethod(torch.cuda.synchronize)
 
 
 # ---- losses, as the paper preset has them ----
@@ -52,18 +73,24 @@ def distill_loss(model, inputs):
 
 
 def finetune_loss(model, inputs):
-    sparse, dense = model.prompt_encoder(points=None, boxes=inputs["boxes"][0], masks=None)
-    low, _ = model.mask_decoder(image_embeddings=model.image_encoder(inputs["image"]),
-                                image_pe=model.prompt_encoder.get_dense_pe(),
-                                sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense,
-                                multimask_output=inputs["multi"])
-    return mask_loss(low, inputs["masks"][0, :, None].float())
+    """The official decoder takes one image and its prompts at a time."""
+    losses = []
+    for i, embedding in enumerate(model.image_encoder(inputs["image"])):
+        sparse, dense = model.prompt_encoder(points=None, boxes=inputs["boxes"][i], masks=None)
+        low, _ = model.mask_decoder(image_embeddings=embedding[None],
+                                    image_pe=model.prompt_encoder.get_dense_pe(),
+                                    sparse_prompt_embeddings=sparse,
+                                    dense_prompt_embeddings=dense,
+                                    multimask_output=inputs["multi"])
+        losses.append(mask_loss(low, inputs["masks"][i, :, None].float()))
+    return torch.stack(losses).mean()
 
 
 # ---- work ----
 
-def autocast(precision):
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16")
+def autocast(precision, inputs):
+    return torch.autocast(inputs["image"].device.type, dtype=torch.bfloat16,
+                          enabled=precision == "bf16")
 
 
 def make_optimizer(row, model):
@@ -85,7 +112,7 @@ def training_step(row, model, inputs, precision, compile_it):
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        with autocast(precision):
+        with autocast(precision, inputs):
             loss = loss_of(model, inputs)
         loss.backward()
         if clip is not None:
@@ -102,7 +129,7 @@ def torch_forward(model, inputs, precision, compile_it):
         encoder = torch.compile(encoder)
 
     def forward():
-        with torch.inference_mode(), autocast(precision):
+        with torch.inference_mode(), autocast(precision, inputs):
             return encoder(inputs["image"]).float()
 
     return forward
@@ -121,10 +148,10 @@ def openvino_forward(model, inputs, precision, threads):
     return lambda: torch.from_numpy(next(iter(request.infer([image]).values())))
 
 
-def load(row, weights, inputs, channels_last=True):
+def load(row, device, weights, inputs, channels_last=True):
     model = cases.create(row.model)
     model.load_state_dict(load_file(weights), strict=True)
-    tensors = load_file(inputs)
+    model, tensors = model.to(device), load_file(inputs, device=device)
     if "multi" in tensors:
         tensors["multi"] = bool(tensors["multi"][0])
     if channels_last:
@@ -133,8 +160,8 @@ def load(row, weights, inputs, channels_last=True):
     return model, tensors
 
 
-def build(row, peer, precision, threads, weights, inputs):
-    model, tensors = load(row, weights, inputs, channels_last=peer != cases.OPENVINO)
+def build(row, peer, precision, device, threads, weights, inputs):
+    model, tensors = load(row, device, weights, inputs, channels_last=peer != cases.OPENVINO)
     if peer == cases.OPENVINO:
         return openvino_forward(model, tensors, precision, threads)
     if row.work == "encoder":
@@ -144,9 +171,9 @@ def build(row, peer, precision, threads, weights, inputs):
 
 # ---- the process ----
 
-def other_order(row, precision, weights, inputs):
+def other_order(row, precision, device, weights, inputs):
     """What the same PyTorch gives in its default order of memory: its own noise."""
-    model, tensors = load(row, weights, inputs, channels_last=False)
+    model, tensors = load(row, device, weights, inputs, channels_last=False)
     return torch_forward(model, tensors, precision, False)()
 
 
@@ -155,27 +182,29 @@ def say(**what):
 
 
 def main():
-    name, peer, precision, threads, weights, inputs, out = sys.argv[1:]
-    row = next(row for row in cases.ROWS if row.name == name)
+    name, peer, precision, device, threads, weights, inputs, out = sys.argv[1:]
+    row = next(row for row in cases.ALL_ROWS if row.name == name)
     torch.set_num_threads(int(threads))
-    before = status_bytes("VmRSS")
-    work = build(row, peer, precision, int(threads), weights, inputs)
+    torch.backends.cudnn.allow_tf32 = False  # f32 is f32
+    meter = Gpu() if device == "cuda" else Host()
+    work = build(row, peer, precision, device, int(threads), weights, inputs)
     first = work()  # compiles, makes threads, takes its memory
     loss = first if row.work != "encoder" else None
     if row.work == "encoder":
-        results = {"embedding": first.contiguous()}
-        if peer == cases.EAGER and row.model == cases.L0:
-            results["other_order"] = other_order(row, precision, weights, inputs).contiguous()
-        save_file(results, out)
+        results = {"embedding": first}
+        if peer == cases.EAGER and (row.model == cases.L0 or device == "cuda"):
+            results["other_order"] = other_order(row, precision, device, weights, inputs)
+        save_file({key: value.cpu().contiguous() for key, value in results.items()}, out)
     del first
     say(ready=True, loss=loss)
     for _ in sys.stdin:
-        forget_peak()
+        meter.forget_peak()
         start = time.perf_counter()
         result = work()
+        meter.wait()
         seconds = time.perf_counter() - start
         say(seconds=seconds, loss=result if row.work != "encoder" else None,
-            memory=status_bytes("VmHWM") - before)
+            memory=meter.peak())
         del result
 
 

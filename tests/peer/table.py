@@ -3,7 +3,7 @@
 One line for each row and precision, from its newest result in FOLDER/results.json. Times are
 minimum / median of a run (number of runs); ratios are of medians, against the peer with the least;
 memory is that of Retort and of the same peer, each what the process grew by over what it took
-without a model.
+without a model; on a GPU, what Retort planned and what PyTorch held.
 """
 
 import json
@@ -51,9 +51,12 @@ def line(title, ours, results, wanted_speed, wanted_memory):
             f"| {wanted_memory} |")
 
 
-def row_lines(row, precision, results):
+def row_lines(row, precision, entry):
+    results = entry["results"]
     speed, memory = (wanted.get(precision, "") for wanted in (row.speed, row.memory))
-    yield line(f"{row.title}, {precision}", results[cases.OURS], results, speed, memory)
+    masks = f" of {entry['masks']} masks" if row.masks else ""
+    title = f"{row.title}, batch {entry['batch']}{masks}, {precision}"
+    yield line(title, results[cases.OURS], results, speed, memory)
     if cases.BUDGET not in results:
         return
     yield line(f"the same, {precision}, under a memory budget", results[cases.BUDGET], results, "",
@@ -96,22 +99,23 @@ def main():
     newest = {(entry["row"], entry["precision"]): entry for entry in json.loads(path.read_text())}
     notes, machines = [], []
     print(HEAD)
-    for row in cases.ROWS:
+    for row in cases.ALL_ROWS:
         for precision in row.precisions:
             entry = newest.get((row.name, precision))
             if entry is None:
                 continue
-            machines.append(entry["machine"] | {"threads": entry["threads"]})
+            machines.append(entry["machine"] | {key: entry[key] for key in ("device", "threads")})
             if row.work == "scaling":
                 lines = scaling_lines(entry["results"], entry["threads"], precision)
                 notes += [f"- {precision}: {text}" for text in lines]
             else:
-                print("\n".join(row_lines(row, precision, entry["results"])))
+                print("\n".join(row_lines(row, precision, entry)))
     print("\n" + "\n".join(notes))
     for told in dict.fromkeys(json.dumps(machine) for machine in machines):
         told = json.loads(told)
         packages = ", ".join(f"{name} {version}" for name, version in told["packages"].items())
-        print(f"\n{told['date']}, {told['processor']}, {told['threads']} threads; "
+        print(f"\n{told['date']}, {told['gpu'] if told['device'] == 'cuda' else told['processor']}, "
+              f"{told['threads']} threads; "
               f"Retort {told['retort']}; {packages}")
 
 
