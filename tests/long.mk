@@ -27,7 +27,7 @@ flat: all $(BUILD)/tests/flat_loader
 $(BUILD)/tests/flat_loader: $(BUILD)/tests/flat_loader.o $(BUILD)/tests/loader_hash.o $(BUILD)/libretort.a
 	$(CC) $(EXTRA) $^ $(LDLIBS) -o $@
 
-# PyTorch, the official models and others that judge ours, in a Python environment of their own; no use of Retort needs it.
+# PyTorch, the official models and others that judge ours, in a Python environment of their own, which nothing else needs.
 peers:
 	python3 -m venv $(BUILD)/oracle
 	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything \
@@ -42,14 +42,16 @@ oracle: all peers
 	$(BUILD)/oracle/bin/python tests/oracle/miou.py $(BUILD)/retort
 
 # Against PyTorch and OpenVINO, in turns: on an idle machine, about half an hour. PEER_ROWS="encoder distill" takes
-# some rows (tests/peer/cases.py), PEER_REPEATS=1 fewer rounds; results gather in PEER_OUT.
+# some rows (tests/peer/cases.py), PEER_PRECISIONS=f32 one precision, PEER_REPEATS=1 fewer rounds; results gather in
+# PEER_OUT.
 PEER_ROWS ?=
+PEER_PRECISIONS ?= f32,bf16
 PEER_REPEATS ?= 0
 PEER_OUT ?= $(BUILD)/peer
 bench-peer: all peers
 	scripts/setup.sh libjemalloc2
 	$(BUILD)/oracle/bin/python tests/peer/bench.py $(PEER_OUT) $(BUILD)/retort --rows="$(PEER_ROWS)" \
-		--repeats=$(PEER_REPEATS)
+		--precisions=$(PEER_PRECISIONS) --repeats=$(PEER_REPEATS)
 	$(BUILD)/oracle/bin/python tests/peer/table.py $(PEER_OUT) | tee $(PEER_OUT)/table.md
 
 # The table of what low precision costs each model (README.md); IMAGE is any photograph.
@@ -73,4 +75,5 @@ fuzz-files:
 	ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=128 \
 		$(BUILD)/fuzz-checked/tests/test_weights_damage -j1 --verbose
 
-.PHONY: peers test-ranks test-slurm test-torchrun mutants crashtest flat oracle bench-peer deviations precision kat-long fuzz-files
+.PHONY: peers test-ranks test-slurm test-torchrun mutants crashtest flat oracle bench-peer deviations precision \
+    kat-long fuzz-files
