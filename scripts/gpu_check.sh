@@ -177,7 +177,7 @@ fi
 
 # ---- how fast is PyTorch? ----
 
-# beside OPTION..: Retort and PyTorch, as it is and compiled, in turns, after equal results; options of tests/peer/bench.py.
+# beside OPTION..: Retort and PyTorch, as it is and compiled, in turns, after equal results (tests/peer/bench.py).
 beside() {
     local start=$SECONDS python=$build/oracle/bin/python
     if ! make BUILD="$build" peers >"$out/peers.log" 2>&1; then
@@ -213,7 +213,8 @@ what_peak="of what one large matrix product reaches here"
     printf 'Time per op: `%s/NAME.profile.txt`.\n' "$out"
     [ ! -e "$out/scratch/peers.md" ] || printf '\n## Beside PyTorch\n\n%s\n' "$(cat "$out/scratch/peers.md")"
 } >"$out/report.md"
+peers_json=$(cat "$out/peers/results.json" 2>/dev/null || echo '[]')
 printf '{"date":"%s","commit":"%s","device":"%s","checks":[%s],"work":[%s],"peers":%s}\n' "$(date -I)" "$commit" \
-    "$device" "$checks_json" "$work_json" "$(cat "$out/peers/results.json" 2>/dev/null || echo '[]')" >"$out/report.json"
+    "$device" "$checks_json" "$work_json" "$peers_json" >"$out/report.json"
 cat "$out/report.md"
 [ "$failed" -eq 0 ] || fail "$failed checks failed"

@@ -27,7 +27,7 @@ flat: all $(BUILD)/tests/flat_loader
 $(BUILD)/tests/flat_loader: $(BUILD)/tests/flat_loader.o $(BUILD)/tests/loader_hash.o $(BUILD)/libretort.a
 	$(CC) $(EXTRA) $^ $(LDLIBS) -o $@
 
-# PyTorch, the official models and others that judge ours, in a Python environment of their own, which nothing else needs.
+# PyTorch, the official models and others that judge ours, in a Python environment of its own. Nothing else needs it.
 peers:
 	python3 -m venv $(BUILD)/oracle
 	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything \

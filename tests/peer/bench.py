@@ -106,9 +106,9 @@ def run_row(run, repeats):
     for contestant in peers:
         if contestant not in going_on:
             contestant.stop()
-    if run.row.budget:
-        allowed = int(run.row.budget * run.median(fastest, "memory"))
-        going_on.append(Ours(run, cases.BUDGET, [*words, f"--run.memory_budget={allowed}"]))
+    for budget in run.row.budgets:
+        allowed = int(budget * run.median(fastest, "memory"))
+        going_on.append(Ours(run, cases.within(budget), [*words, f"--run.memory_budget={allowed}"]))
         run.turn(going_on[-1])
     run.more_rounds(going_on, repeats)
 
