@@ -179,22 +179,26 @@ fi
 
 # beside OPTION..: Retort and PyTorch, as it is and compiled, in turns, after equal results (tests/peer/bench.py).
 beside() {
-    local start=$SECONDS python=$build/oracle/bin/python
+    local start=$SECONDS python=$build/oracle/bin/python result
     if ! make BUILD="$build" peers >"$out/peers.log" 2>&1; then
-        verdict "beside PyTorch" "skipped: it cannot be installed: see $out/peers.log" $((SECONDS - start))
-    elif [ "$device" != simulator ] &&
+        result="skipped: it cannot be installed"
+    elif [ "$backend" = cuda ] &&
         ! "$python" -c 'import torch; torch.zeros(1, device="cuda")' 2>>"$out/peers.log"; then
-        verdict "beside PyTorch" "skipped: it cannot use this GPU: see $out/peers.log" $((SECONDS - start))
+        result="skipped: it cannot use this GPU"
     elif "$python" tests/peer/bench.py "$out/peers" "$retort" "$@" >>"$out/peers.log" 2>&1; then
         "$python" tests/peer/table.py "$out/peers" >"$out/scratch/peers.md"
-        verdict "beside PyTorch, equal results" "passed" $((SECONDS - start))
+        result=passed
     else
-        verdict "beside PyTorch, equal results" "FAILED: see $out/peers.log" $((SECONDS - start))
+        result=FAILED
     fi
+    [ "$result" = passed ] || result+=": see $out/peers.log"
+    verdict "beside PyTorch, equal results" "$result" $((SECONDS - start))
 }
 
 if [ "$device" = simulator ]; then
+    device=processor
     beside --rows="gpu-distill gpu-finetune" --batch=1 --masks=2 --precisions=f32 --repeats=1
+    device=simulator
 else
     beside --rows="gpu-distill gpu-finetune gpu-vit-h" --device=cuda
 fi
