@@ -186,7 +186,7 @@ beside() {
         ! "$python" -c 'import torch; torch.zeros(1, device="cuda")' 2>>"$out/peers.log"; then
         result="skipped: it cannot use this GPU"
     elif "$python" tests/peer/bench.py "$out/peers" "$retort" "$@" >>"$out/peers.log" 2>&1; then
-        "$python" tests/peer/table.py "$out/peers" >"$out/scratch/peers.md"
+        "$python" tests/peer/table.py "$out/peers" >"$out/peers.md"
         result=passed
     else
         result=FAILED
@@ -215,7 +215,7 @@ what_peak="of what one large matrix product reaches here"
     printf '| work | images/s | MFU | planned | measured | ran on |\n|---|---|---|---|---|---|\n%s\n' "$work"
     # shellcheck disable=SC2016 # backticks of Markdown
     printf 'Time per op: `%s/NAME.profile.txt`.\n' "$out"
-    [ ! -e "$out/scratch/peers.md" ] || printf '\n## Beside PyTorch\n\n%s\n' "$(cat "$out/scratch/peers.md")"
+    [ ! -e "$out/peers.md" ] || printf '\n## Beside PyTorch\n\n%s\n' "$(cat "$out/peers.md")"
 } >"$out/report.md"
 peers_json=$(cat "$out/peers/results.json" 2>/dev/null || echo '[]')
 printf '{"date":"%s","commit":"%s","device":"%s","checks":[%s],"work":[%s],"peers":%s}\n' "$(date -I)" "$commit" \
