@@ -181,10 +181,10 @@ fi
 beside() {
     local start=$SECONDS python=$build/oracle/bin/python result
     if ! make BUILD="$build" peers >"$out/peers.log" 2>&1; then
-        result="skipped: it cannot be installed"
+        result="skipped: PyTorch cannot be installed"
     elif [ "$backend" = cuda ] &&
         ! "$python" -c 'import torch; torch.zeros(1, device="cuda")' 2>>"$out/peers.log"; then
-        result="skipped: it cannot use this GPU"
+        result="skipped: PyTorch cannot use this GPU"
     elif "$python" tests/peer/bench.py "$out/peers" "$retort" "$@" >>"$out/peers.log" 2>&1; then
         "$python" tests/peer/table.py "$out/peers" >"$out/peers.md"
         result=passed
@@ -196,9 +196,7 @@ beside() {
 }
 
 if [ "$device" = simulator ]; then
-    device=processor
-    beside --rows="gpu-distill gpu-finetune" --batch=1 --masks=2 --precisions=f32 --repeats=1
-    device=simulator
+    device=processor beside --rows="gpu-distill gpu-finetune" --batch=1 --masks=2 --precisions=f32 --repeats=1
 else
     beside --rows="gpu-distill gpu-finetune gpu-vit-h" --device=cuda
 fi

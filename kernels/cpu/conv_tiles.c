@@ -13,8 +13,8 @@
 #include <omp.h>
 #include <string.h>
 
-/* pixels of a stretch, unless their copy would exceed a cache; panels that share a copy */
-enum { STRETCH = 64, MAX_COPY = 65536, SHARING = 16 };
+/* pixels of a stretch; floats of a copy, which a cache must hold */
+enum { STRETCH = 64, MAX_COPY = 65536 };
 
 void conv_copy_pixels(const float *from, int64_t channels, int64_t n_pixels, int64_t begin,
                       int64_t end, int64_t width, float *rows)
@@ -51,7 +51,7 @@ static int64_t block_channels(const ConvShape *s)
     return tile_min(n < CONV_TERMS ? CONV_TERMS : n, s->c);
 }
 
-/* The row of the map under row r of the kernel, or -1 beside it. */
+/* The row of the map under row r of the kernel; negative beside it. */
 static int64_t row_under(const ConvShape *s, const Stretch *t, int64_t r)
 {
     int64_t row = t->y * s->stride + r - s->pad_h;
@@ -112,7 +112,7 @@ static void write_sums(int64_t n, int64_t width, const float *sum, const float *
 static void run_stretch(const ConvShape *s, Stretch *t, const float *src, const float *packed,
                         const float *bias, int64_t pixel, float *dst, float *copy)
 {
-    float sum[STRETCH * SHARING * CONV_PANEL];
+    float sum[STRETCH * CONV_SHARING * CONV_PANEL];
     int64_t channels = block_channels(s);
     for (t->c = 0; t->c < s->c; t->c += channels) {
         t->end_c = tile_min(t->c + channels, s->c);
@@ -148,10 +148,10 @@ void conv_tiles_run(int n_threads, const ConvShape *s, const float *src, const f
 #pragma omp parallel for num_threads(n_threads) schedule(static) collapse(3)
     for (int64_t row = 0; row < s->n * s->out_h; row++) {
         for (int64_t x = 0; x < s->out_w; x += pixels) {
-            for (int64_t k = 0; k < s->k; k += SHARING * CONV_PANEL) {
+            for (int64_t k = 0; k < s->k; k += CONV_SHARING * CONV_PANEL) {
                 Stretch t = {.image = row / s->out_h, .y = row % s->out_h, .x = x, .k = k};
                 t.n = tile_min(pixels, s->out_w - x);
-                t.end_k = tile_min(k + SHARING * CONV_PANEL, s->k);
+                t.end_k = tile_min(k + CONV_SHARING * CONV_PANEL, s->k);
                 run_stretch(s, &t, src, packed, bias, place->pixel,
                             dst + place->offset + t.image * place->image + t.y * place->row +
                                 x * place->pixel,

@@ -13,8 +13,9 @@
 #include "kernels/cpu/conv.h"
 #include "kernels/cpu/tile.h"
 
-/* products of one chain; channels of a panel of weights: what tile_matmul holds in registers */
-enum { CONV_TERMS = 64, CONV_PANEL = 2 * TILE_VEC };
+/* products of one chain; channels of a panel of weights: what tile_matmul holds in registers;
+ * panels that share a copy of pixels */
+enum { CONV_TERMS = 64, CONV_PANEL = 2 * TILE_VEC, CONV_SHARING = 16 };
 
 /* Where result (n, y, x, 0) lies: at offset + n*image + y*row + x*pixel, in floats. */
 typedef struct ConvPlace {

@@ -24,7 +24,7 @@
  * without other taps the copies are used less often; blocks times slabs: at least */
 enum { STRETCH = 64, BLOCK_K = 64, BLOCK_C = 32, POINT_K = 256, POINT_C = 64, MIN_UNITS = 64 };
 /* by Winograd: tiles of one chain of sums; channels of either side of a block */
-enum { WINO_TILES = 48, WINO_BLOCK = 64 };
+enum { WINO_TILES = 48, WINO_BLOCK = CONV_TERMS };
 
 typedef struct WeightState {
     ConvShape shape; /* of a 1x1 convolution: one row of all pixels */
@@ -112,15 +112,16 @@ static void run_tiles(const WeightState *state, const float *src, const float *d
                       int64_t end, const Block *block, const Desk *desk, float *dw)
 {
     const ConvShape *s = &state->shape;
-    int64_t plane = wino_plane(block->n_k * block->n_c), n_tiles = conv_winograd_tiles(s);
+    int64_t plane = conv_winograd_plane(block->n_k * block->n_c), n_tiles = conv_winograd_tiles(s);
     memset(desk->sum, 0, (size_t)state->n_sum * sizeof(float));
     for (; i < end; i++) {
         int64_t first = i * state->stretch, n = tile_min(state->stretch, n_tiles - first);
         conv_winograd_results(s, ddst, first, n, block->k, block->n_k, desk->ddst);
         conv_winograd_source(s, src, first, n, block->c, block->n_c, desk->src);
         for (int e = 0; e < WINO_ELEMS; e++)
-            tile_matmul_ta(block->n_k, block->n_c, n, desk->ddst + e * wino_plane(n * block->n_k),
-                           block->n_k, desk->src + e * wino_plane(n * block->n_c), block->n_c,
+            tile_matmul_ta(block->n_k, block->n_c, n,
+                           desk->ddst + e * conv_winograd_plane(n * block->n_k), block->n_k,
+                           desk->src + e * conv_winograd_plane(n * block->n_c), block->n_c,
                            desk->sum + e * plane, block->n_c, true);
     }
     conv_winograd_taps(s, block->n_k, block->n_c, desk->sum, dw);
@@ -220,9 +221,9 @@ static void divide_tiles(WeightState *state)
     int64_t n_tiles = conv_winograd_tiles(&state->shape);
     state->stretch = tile_min(WINO_TILES, n_tiles);
     state->n_stretches = (n_tiles + state->stretch - 1) / state->stretch;
-    state->n_ddst_copy = WINO_ELEMS * wino_plane(state->stretch * state->block_k);
-    state->n_src_copy = WINO_ELEMS * wino_plane(state->stretch * state->block_c);
-    state->n_sum = WINO_ELEMS * wino_plane(state->block_k * state->block_c);
+    state->n_ddst_copy = WINO_ELEMS * conv_winograd_plane(state->stretch * state->block_k);
+    state->n_src_copy = WINO_ELEMS * conv_winograd_plane(state->stretch * state->block_c);
+    state->n_sum = WINO_ELEMS * conv_winograd_plane(state->block_k * state->block_c);
 }
 
 static void divide(WeightState *state)

@@ -9,9 +9,8 @@
 #include <omp.h>
 
 /* Floats of a transformed block; tiles of it, in steps that fill tile_matmul's blocks of rows on
- * either width of vectors; panels that share it; tiles below which the weights' transform is not
- * worth it. */
-enum { BLOCK_FLOATS = 98304, TILES_STEP = 24, MAX_TILES = 96, SHARING = 16, MIN_TILES = 16 };
+ * either width of vectors; tiles below which the weights' transform is not worth it. */
+enum { BLOCK_FLOATS = 98304, TILES_STEP = 24, MAX_TILES = 96, MIN_TILES = 16 };
 
 static const float zeros[CONV_TERMS];
 
@@ -57,8 +56,6 @@ static void locate(const float *map, int64_t h, int64_t w, int64_t channels, int
 }
 
 /* ---- transforms of a vector of channels ---- */
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* t = B^T d, d and t a column with `step` from element to element. */
 ALWAYS_INLINE void source_column(const TileVec *d, int step, TileVec *t)
@@ -130,13 +127,14 @@ void conv_winograd_source(const ConvShape *s, const float *src, int64_t first_ti
                           int64_t c, int64_t n_c, float *v)
 {
     for (int64_t t = 0; t < n_tiles; t++)
-        transform_source(s, src, first_tile + t, c, n_c, wino_plane(n_tiles * n_c), v + t * n_c);
+        transform_source(s, src, first_tile + t, c, n_c, conv_winograd_plane(n_tiles * n_c),
+                         v + t * n_c);
 }
 
 void conv_winograd_results(const ConvShape *s, const float *ddst, int64_t first_tile,
                            int64_t n_tiles, int64_t k, int64_t n_k, float *v)
 {
-    int64_t plane = wino_plane(n_tiles * n_k);
+    int64_t plane = conv_winograd_plane(n_tiles * n_k);
     for (int64_t t = 0; t < n_tiles; t++, v += n_k) {
         Corner at = corner_of(s, first_tile + t);
         const float *pixel[WINO_STEP * WINO_STEP];
@@ -154,7 +152,7 @@ void conv_winograd_results(const ConvShape *s, const float *ddst, int64_t first_
 
 void conv_winograd_taps(const ConvShape *s, int64_t n_k, int64_t n_c, const float *v, float *dw)
 {
-    int64_t plane = wino_plane(n_k * n_c);
+    int64_t plane = conv_winograd_plane(n_k * n_c);
     for (int64_t k = 0; k < n_k; k++, v += n_c, dw += 9 * s->c) {
         for (int64_t c = 0; c < n_c; c += TILE_VEC) {
             TileVec u[WINO_ELEMS], half[3 * WINO_SIDE], g[9];
@@ -196,14 +194,14 @@ static int64_t block_tiles(const ConvShape *s)
 static int64_t source_floats(int64_t n, int64_t c)
 {
     int64_t left = c % CONV_TERMS;
-    return WINO_ELEMS *
-           (c / CONV_TERMS * wino_plane(n * CONV_TERMS) + (left ? wino_plane(n * left) : 0));
+    return WINO_ELEMS * (c / CONV_TERMS * conv_winograd_plane(n * CONV_TERMS) +
+                         (left ? conv_winograd_plane(n * left) : 0));
 }
 
 static int64_t block_floats(const ConvShape *s)
 {
     int64_t n = block_tiles(s);
-    return source_floats(n, s->c) + WINO_ELEMS * wino_plane(n * CONV_PANEL);
+    return source_floats(n, s->c) + WINO_ELEMS * conv_winograd_plane(n * CONV_PANEL);
 }
 
 size_t conv_winograd_scratch(int n_threads, const ConvShape *s)
@@ -216,10 +214,11 @@ size_t conv_winograd_scratch(int n_threads, const ConvShape *s)
 static void multiply_panel(const ConvShape *s, int64_t n, int64_t width, const float *v,
                            const float *u, float *m)
 {
-    for (int e = 0; e < WINO_ELEMS; e++, u += s->c * width, m += wino_plane(n * width)) {
+    for (int e = 0; e < WINO_ELEMS; e++, u += s->c * width, m += conv_winograd_plane(n * width)) {
         for (int64_t c = 0; c < s->c; c += CONV_TERMS) {
             int64_t terms = tile_min(CONV_TERMS, s->c - c);
-            tile_matmul(n, width, terms, v + source_floats(n, c) + e * wino_plane(n * terms), terms,
+            tile_matmul(n, width, terms,
+                        v + source_floats(n, c) + e * conv_winograd_plane(n * terms), terms,
                         u + c * width, width, m, width, c > 0);
         }
     }
@@ -260,7 +259,7 @@ static void run_block(const ConvShape *s, int64_t first, int64_t n, int64_t k, i
         multiply_panel(s, n, width, v, u + k * WINO_ELEMS * s->c, m);
         for (int64_t t = 0; t < n; t++) {
             Corner at = corner_of(s, first + t);
-            write_results(s, &at, width, wino_plane(n * width), m + t * width,
+            write_results(s, &at, width, conv_winograd_plane(n * width), m + t * width,
                           bias ? bias + k : NULL, place, dst + k);
         }
     }
@@ -274,8 +273,8 @@ void conv_winograd_run(int n_threads, const ConvShape *s, const float *src, cons
     transform_weights(n_threads, s, packed, u);
 #pragma omp parallel for num_threads(n_threads) schedule(static) collapse(2)
     for (int64_t first = 0; first < n_tiles; first += most)
-        for (int64_t k = 0; k < s->k; k += SHARING * CONV_PANEL)
+        for (int64_t k = 0; k < s->k; k += CONV_SHARING * CONV_PANEL)
             run_block(s, first, tile_min(most, n_tiles - first), k,
-                      tile_min(k + SHARING * CONV_PANEL, s->k), src, u, bias, place, dst,
+                      tile_min(k + CONV_SHARING * CONV_PANEL, s->k), src, u, bias, place, dst,
                       blocks + omp_get_thread_num() * block_floats(s));
 }

@@ -20,9 +20,10 @@
 /* elements of a tile; pixels of its side in the map, and of its results */
 enum { WINO_ELEMS = 16, WINO_SIDE = 4, WINO_STEP = 2 };
 
-/* wino_plane: floats from one element of many tiles to the next, of which each takes n_floats: an
- * odd number of cache lines, so that the elements of a tile lie in different sets of a cache. */
-static inline int64_t wino_plane(int64_t n_floats)
+/* conv_winograd_plane: floats from one element of many tiles to the next, of which each takes
+ * n_floats: an odd number of cache lines, so that the elements of a tile lie in different sets of a
+ * cache. */
+static inline int64_t conv_winograd_plane(int64_t n_floats)
 {
     return (tile_round(n_floats) / TILE_LANES | 1) * TILE_LANES;
 }
@@ -42,8 +43,8 @@ void conv_winograd_run(int n_threads, const ConvShape *shape, const float *src, 
  * conv_winograd_results: v (16,n_tiles,n_k) = A dy A^T of channels [k, k + n_k) of ddst
  *   (n,out_h,out_w,K).
  * conv_winograd_taps: dw (n_k,3,3,n_c), a part of (K,3,3,C), = G^T v G of v (16,n_k,n_c).
- * units   n_c, n_k are multiples of TILE_VEC, at most CONV_TERMS; elements of v are a wino_plane
- *         apart */
+ * units   n_c, n_k are multiples of TILE_VEC, at most CONV_TERMS; elements of v are a
+ * conv_winograd_plane apart */
 void conv_winograd_source(const ConvShape *shape, const float *src, int64_t first_tile,
                           int64_t n_tiles, int64_t c, int64_t n_c, float *v);
 void conv_winograd_results(const ConvShape *shape, const float *ddst, int64_t first_tile,

@@ -28,8 +28,6 @@ typedef int32_t VecIndex __attribute__((vector_size(4 * TILE_VEC)));
 /* Accumulators fill the register file but for the operands: 32 vectors of 16, or 16 of 8. */
 enum { BLOCK_ROWS = TILE_VEC == 16 ? 8 : 6, BLOCK_VECS = 2 };
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 /* One block of `rows` x `vecs` vectors; `rows`, `vecs` and `trans` are constants where it is
  * inlined. */
 ALWAYS_INLINE void block(int rows, int vecs, bool trans, int64_t k, const float *a, int64_t lda,

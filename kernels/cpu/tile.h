@@ -1,8 +1,8 @@
 /* Small dense products and copies on tiles that lie in the first two cache levels: the inner loops
  * of attention and convolution. All in f32, row-major, `ld` elements from row to row.
  *
- * Called by attention.c, relpos.c, linear_attention.c, conv_tiles.c and conv_weight.c; for its
- * vectors by conv_depthwise.c, and for its row access by resample.c.
+ * Called by attention.c, relpos.c, linear_attention.c, conv_tiles.c, conv_winograd.c and
+ * conv_weight.c; for its vectors by conv_depthwise.c, and for its row access by resample.c.
  *
  * Widths that are multiples of TILE_LANES run at full speed, the others are right and slow. Nothing
  * here allocates or starts threads.
@@ -29,6 +29,9 @@ static inline int64_t tile_round(int64_t n)
 }
 
 static inline int64_t tile_min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* For inner loops whose bounds are constants only where they are inlined. */
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* One array of a thread's scratch. */
 typedef struct TilePart {

@@ -9,8 +9,6 @@
 
 enum { BLOCK_ROWS = 8, BLOCK_VECS = 2 };
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 #ifdef __AVX512BF16__
 
 /* One block of rows x 16 vecs results; `rows`, `vecs` and `trans` are constants where it is

@@ -59,7 +59,7 @@ def row_lines(row, precision, entry):
     yield line(title, results[cases.OURS], results, speed, memory)
     for budget in row.budgets:
         ours = results.get(cases.within(budget), {"rounds": [], "failed": "no such budget"})
-        longer = (f" ({median(ours) / median(results[cases.OURS]):.2f} of its time)"
+        longer = (f" ({median(ours) / median(results[cases.OURS]):.2f} of its time; at most 1.25)"
                   if ran(ours) and ran(results[cases.OURS]) else "")
         yield line(f"the same in {budget:g} of the memory{longer}", ours, results, "", budget)
 
