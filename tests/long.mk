@@ -6,6 +6,7 @@ test-ranks: all
 	scripts/test_ranks.sh $(BUILD)/retort $(RANK_KILLS)
 # A real Slurm of Debian's slurm-wlm on this machine, as root; and a real torchrun from PyPI's torch.
 test-slurm: all
+	scripts/setup.sh slurm-wlm munge
 	scripts/test_slurm.sh $(BUILD)/retort
 test-torchrun: all peers
 	PATH=$(CURDIR)/$(BUILD)/oracle/bin:$$PATH scripts/test_torchrun.sh $(BUILD)/retort
@@ -29,6 +30,7 @@ $(BUILD)/tests/flat_loader: $(BUILD)/tests/flat_loader.o $(BUILD)/tests/loader_h
 
 # PyTorch, the official models and others that judge ours, in a Python environment of its own. Nothing else needs it.
 peers:
+	scripts/setup.sh python3-venv
 	python3 -m venv $(BUILD)/oracle
 	$(BUILD)/oracle/bin/pip install --quiet torch torchvision numpy safetensors efficientsam segment-anything \
 		openvino pycocotools pillow
